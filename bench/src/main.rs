@@ -1,0 +1,3 @@
+//! Load generator and paired measurements.
+
+fn main() {}

@@ -1,0 +1,193 @@
+//! Model and usage of an answer, JSON or event stream, read as it passes.
+
+use crate::{
+    members::Members,
+    openai::{TokenCounts, parse_usage},
+    sse::{Piece, Reader},
+};
+
+/// The longest `model` or `usage` value that is kept, in bytes.
+const VALUE_MAX_BYTES: usize = 4_096;
+
+const MODEL: usize = 0;
+const USAGE: usize = 1;
+const ERROR: usize = 2;
+
+/// Watches one answer. Memory is bounded; nothing is delayed.
+#[derive(Debug)]
+pub struct Watch {
+    form: Form,
+    members: Members<3>,
+    model: Option<String>,
+    usage: Option<TokenCounts>,
+    error: bool,
+    done: bool,
+    /// The first bytes of the present event's data, to know `[DONE]`.
+    head: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Json,
+    Events(Reader),
+}
+
+const DONE: &[u8] = b"[DONE]";
+
+impl Watch {
+    /// For an answer of that `content-type`: an event stream or, whatever else
+    /// it says, JSON.
+    #[must_use]
+    pub fn new(content_type: &[u8]) -> Self {
+        let essence = content_type.split(|b| *b == b';').next();
+        let stream = essence
+            .is_some_and(|e| e.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+        Self {
+            form: if stream {
+                Form::Events(Reader::new())
+            } else {
+                Form::Json
+            },
+            members: Members::new(["model", "usage", "error"], VALUE_MAX_BYTES),
+            model: None,
+            usage: None,
+            error: false,
+            done: false,
+            head: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes of the answer.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        let Form::Events(reader) = &mut self.form else {
+            self.members.feed(chunk);
+            if self.members.is_closed() {
+                self.done = true;
+                self.harvest();
+            }
+            return;
+        };
+        let mut reader = std::mem::take(reader);
+        reader.feed(chunk, |piece| self.take_piece(piece));
+        self.form = Form::Events(reader);
+    }
+
+    fn take_piece(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Data(bytes) => {
+                let room = DONE.len().saturating_add(1).saturating_sub(self.head.len());
+                self.head.extend(bytes.iter().take(room));
+                self.members.feed(bytes);
+            }
+            Piece::DataLineEnd => {}
+            Piece::EventEnd { .. } => {
+                if self.head == DONE {
+                    self.done = true;
+                }
+                self.head.clear();
+                self.harvest();
+                self.members.reset();
+            }
+        }
+    }
+
+    fn harvest(&mut self) {
+        if let Some(model) = self.members.get(MODEL)
+            && let Ok(model) = serde_json::from_slice(model)
+        {
+            self.model = Some(model);
+        }
+        if let Some(usage) = self.members.get(USAGE).and_then(parse_usage) {
+            self.usage = Some(usage);
+        }
+        self.error |= self.members.get(ERROR).is_some_and(|e| e != b"null");
+    }
+
+    /// The model that the answer names.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The usage that the answer reports; of several, the last.
+    #[must_use]
+    pub fn usage(&self) -> Option<TokenCounts> {
+        self.usage
+    }
+
+    /// Whether the answer came to its end: the root object closed, or `[DONE]`.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether the answer holds an error object, which a stream that began
+    /// with status 200 may.
+    #[must_use]
+    pub fn has_error(&self) -> bool {
+        self.error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const STREAM: &str = include_str!("../../fixtures/openai-chat-stream.txt");
+    const JSON: &str = include_str!("../../fixtures/openai-chat.json");
+
+    #[track_caller]
+    fn check(content_type: &str, text: &str, expected: (Option<&str>, Option<[u64; 4]>, bool)) {
+        for cut in 0..=text.len() {
+            let (a, b) = text.as_bytes().split_at(cut);
+            let mut watch = Watch::new(content_type.as_bytes());
+            watch.feed(a);
+            watch.feed(b);
+            let usage = watch
+                .usage()
+                .map(|t| [t.input, t.cached_input, t.output, t.reasoning]);
+            assert_eq!(
+                (watch.model(), usage, watch.is_done()),
+                expected,
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_a_stream_cut_anywhere() {
+        let expected = (Some("gpt-4o-mini-2024-07-18"), Some([19, 0, 10, 0]), true);
+        check("text/event-stream", STREAM, expected);
+        let crlf = STREAM.replace('\n', "\r\n");
+        check("Text/Event-Stream; charset=utf-8", &crlf, expected);
+    }
+
+    #[test]
+    fn reads_json_cut_anywhere() {
+        check(
+            "application/json",
+            JSON,
+            (Some("gpt-4o-2024-08-06"), Some([3, 16, 6, 4]), true),
+        );
+    }
+
+    #[test]
+    fn a_cut_stream_is_not_done() {
+        let cut = STREAM.len() / 2;
+        let mut watch = Watch::new(b"text/event-stream");
+        watch.feed(&STREAM.as_bytes()[..cut]);
+        assert_eq!((watch.usage(), watch.is_done()), (None, false));
+    }
+
+    #[test]
+    fn an_error_inside_a_stream_is_seen() {
+        let mut watch = Watch::new(b"text/event-stream");
+        watch.feed(b"data: {\"choices\":[],\"error\":null}\n\n");
+        assert!(!watch.has_error());
+        watch.feed(b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n");
+        assert!(watch.has_error());
+    }
+}

@@ -1,0 +1,74 @@
+//! The headers that Weir writes. A client never gets one of them through:
+//! Envoy's filters strip them, on Kong the request is refused.
+
+/// The tenant a request was made for.
+///
+/// Written by tenant-identification; read by the other filters and by access
+/// logs; never believed by a service (those verify [`TENANT_CONTEXT`]).
+pub const TENANT_ID: &str = "x-tenant-id";
+
+/// The plan that tenant is on. Written, read and stripped as [`TENANT_ID`].
+pub const TENANT_PLAN: &str = "x-tenant-plan";
+
+/// The class of the request. Written by request-classification; read by
+/// usage-events and by Envoy's routes; the router classifies again for itself.
+pub const REQUEST_CLASS: &str = "x-request-class";
+
+/// A UUIDv7 minted by the gateway for each request. Written by
+/// tenant-identification; read by usage-events; shown to the client on the
+/// router's answers so that a tenant can quote it.
+pub const REQUEST_ID: &str = "x-weir-request-id";
+
+/// The signed tenant context, see [`crate::context`]. Written by
+/// tenant-identification; read by usage-events, the router and the aggregator;
+/// stripped by the router before a provider sees the request.
+pub const TENANT_CONTEXT: &str = "x-weir-tenant-context";
+
+/// Every header that Weir writes into a request.
+pub const INTERNAL: [&str; 5] = [
+    TENANT_ID,
+    TENANT_PLAN,
+    REQUEST_CLASS,
+    REQUEST_ID,
+    TENANT_CONTEXT,
+];
+
+/// Whether a client may not send a header of this name.
+///
+/// True for each of [`INTERNAL`], for whatever starts like one of ours, in any
+/// case, and with underscores in the place of dashes: CGI-like upstreams fold
+/// the two into one.
+#[must_use]
+pub fn is_internal(name: &str) -> bool {
+    let folded: String = name
+        .chars()
+        .map(|c| match c {
+            '_' => '-',
+            other => other.to_ascii_lowercase(),
+        })
+        .collect();
+    folded.starts_with("x-weir-")
+        || folded.starts_with("x-tenant-")
+        || INTERNAL.contains(&folded.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn internal_names_are_known_in_any_spelling() {
+        for name in INTERNAL {
+            assert!(is_internal(name), "{name}");
+            assert!(is_internal(&name.to_ascii_uppercase()), "{name}");
+            assert!(is_internal(&name.replace('-', "_")), "{name}");
+        }
+        assert!(is_internal("X-Weir-Anything"));
+        for name in ["x-request-id", "authorization", "tenant-id", "x-weird"] {
+            assert!(!is_internal(name), "{name}");
+        }
+    }
+}

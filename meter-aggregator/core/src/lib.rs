@@ -1,0 +1,1 @@
+//! Decides how usage becomes postings, intents and Stripe meter events.

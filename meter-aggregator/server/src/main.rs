@@ -1,0 +1,3 @@
+//! Turns usage events into Stripe meter events that add up.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Decides how many requests a tenant may make.

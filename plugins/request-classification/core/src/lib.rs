@@ -1,0 +1,1 @@
+//! Decides what kind of work a request asks for.

@@ -1,0 +1,1 @@
+//! The proxy-wasm filter that tells the host what a request used.

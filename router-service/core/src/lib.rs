@@ -1,0 +1,1 @@
+//! Decides what the router does with a request: context, plan, model, rewriting, witness.

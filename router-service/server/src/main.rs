@@ -1,0 +1,3 @@
+//! The inference router: takes a tenant's request to a model within its plan.
+
+fn main() {}

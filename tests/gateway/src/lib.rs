@@ -1,0 +1,1 @@
+//! The filters in the real Envoy.

@@ -1,0 +1,1 @@
+//! Starts gateways and services on free ports, for tests and for make run.

@@ -1,0 +1,1 @@
+//! From SDK to invoice line.
