@@ -40,8 +40,8 @@ impl Watch {
     #[must_use]
     pub fn new(content_type: &[u8]) -> Self {
         let essence = content_type.split(|b| *b == b';').next();
-        let stream = essence
-            .is_some_and(|e| e.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+        let stream =
+            essence.is_some_and(|e| e.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
         Self {
             form: if stream {
                 Form::Events(Reader::new())

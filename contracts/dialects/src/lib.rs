@@ -9,4 +9,5 @@
 pub mod answer;
 pub mod members;
 pub mod openai;
+pub mod routes;
 pub mod sse;

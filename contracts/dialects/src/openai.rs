@@ -71,8 +71,8 @@ mod tests {
 
     #[track_caller]
     fn check(raw: &str, expected: Option<[u64; 4]>) {
-        let found = parse_usage(raw.as_bytes())
-            .map(|t| [t.input, t.cached_input, t.output, t.reasoning]);
+        let found =
+            parse_usage(raw.as_bytes()).map(|t| [t.input, t.cached_input, t.output, t.reasoning]);
         assert_eq!(found, expected, "{raw}");
     }
 

@@ -10,6 +10,7 @@
 pub mod context;
 pub mod error;
 pub mod headers;
+pub mod host;
 pub mod ids;
 pub mod keys;
 #[allow(

@@ -106,7 +106,10 @@ pub fn check(event: UsageEvent, keys: &Keyring) -> Result<CheckedEvent, EventErr
 
 fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
     let bound = |ok: bool, field| ok.then_some(()).ok_or(EventError::Bound { field });
-    bound(!event.event_id.is_empty() && event.event_id.len() <= 64, "event_id")?;
+    bound(
+        !event.event_id.is_empty() && event.event_id.len() <= 64,
+        "event_id",
+    )?;
     bound(event.request_class.len() <= 64, "request_class")?;
     bound(event.model_asked.len() <= 256, "model_asked")?;
     bound(event.usage.len() <= ATTEMPTS_MAX, "usage")?;

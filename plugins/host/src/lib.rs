@@ -1,1 +1,13 @@
-//! What every filter needs of its host: byte-safe headers, clocks, configuration, replies.
+//! What every filter needs of its host: byte-safe headers, clocks, randomness,
+//! configuration, replies, shared data and metrics.
+//!
+//! The SDK's own accessors panic on what a client can send (a header that is
+//! not UTF-8) or on what a host may answer; a panic restarts the VM for every
+//! tenant on that worker. Nothing here panics on either.
+
+pub mod clock;
+pub mod config;
+pub mod headers;
+pub mod metrics;
+pub mod reply;
+pub mod shared;

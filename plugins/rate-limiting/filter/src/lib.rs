@@ -1,1 +1,134 @@
-//! The proxy-wasm filter that tells the host how many requests a tenant may make.
+//! The proxy-wasm filter that tells the host how many requests a tenant may
+//! make.
+
+// proxy_wasm::main! exports a function that it does not document.
+#![allow(missing_docs)]
+
+use std::rc::Rc;
+
+use proxy_wasm::{
+    traits::{Context, HttpContext, RootContext},
+    types::{Action, ContextType, LogLevel},
+};
+use weir_plugin_host::{
+    clock, config, headers,
+    metrics::Counter,
+    reply,
+    shared::{self, Change},
+};
+use weir_rate_limiting_core::{Config, Limit, Verdict, admit};
+use weir_wire::{error::ApiError, headers as names};
+
+const NAME: &str = "rate-limiting";
+
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|_| Box::new(Root { state: None }));
+}}
+
+struct State {
+    config: Config,
+    admitted: Counter,
+    refused: Counter,
+}
+
+struct Root {
+    state: Option<Rc<State>>,
+}
+
+impl Root {
+    fn configure(&mut self) -> Result<(), String> {
+        let config: Config = config::parse(NAME, self.get_plugin_configuration().as_deref())?;
+        config.validate().map_err(|e| format!("{NAME}: {e}"))?;
+        self.state = Some(Rc::new(State {
+            config,
+            admitted: Counter::define("weir_rate_limit_admitted"),
+            refused: Counter::define("weir_rate_limit_refused"),
+        }));
+        Ok(())
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        config::accept(self.configure())
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        let state = self.state.clone()?;
+        Some(Box::new(Request { state }))
+    }
+}
+
+struct Request {
+    state: Rc<State>,
+}
+
+impl Context for Request {}
+
+impl HttpContext for Request {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        let state = &self.state;
+        let (Some(tenant), Some(plan)) = (
+            headers::request_text(names::TENANT_ID),
+            headers::request_text(names::TENANT_PLAN),
+        ) else {
+            return misconfigured("the filter tenant-identification must come before it");
+        };
+        let Some(limit) = state.config.share(&plan) else {
+            return misconfigured(&format!("plans: {plan} is not among them"));
+        };
+        match self.verdict(&tenant, limit) {
+            Verdict::Admit { .. } => {
+                state.admitted.increment();
+                Action::Continue
+            }
+            Verdict::Refuse { retry_after_s } => {
+                state.refused.increment();
+                refuse(limit, retry_after_s)
+            }
+        }
+    }
+}
+
+impl Request {
+    fn verdict(&self, tenant: &str, limit: Limit) -> Verdict {
+        // The window is in the key: a record is never read with another one.
+        let key = format!("weir/rate/1/{tenant}/{}", limit.window_s);
+        let now_ms = clock::monotonic_ms();
+        match shared::change(self.state.config.host, &key, |record| {
+            admit(record, limit, now_ms)
+        }) {
+            Change::Done(verdict) => verdict,
+            // What can't be counted is not admitted.
+            Change::Contended => Verdict::Refuse { retry_after_s: 1 },
+        }
+    }
+}
+
+fn refuse(limit: Limit, retry_after_s: u32) -> Action {
+    let error = ApiError::new(
+        "requests",
+        "rate_limit_exceeded",
+        format!(
+            "Rate limit reached: {} requests in {} s. Please try again in {retry_after_s} s.",
+            limit.requests, limit.window_s
+        ),
+    );
+    reply::refuse(429, &error, &[("retry-after", &retry_after_s.to_string())])
+}
+
+fn misconfigured(why: &str) -> Action {
+    config::log(LogLevel::Error, &format!("{NAME}: {why}"));
+    let error = ApiError::new(
+        "server_error",
+        "internal_error",
+        "The gateway has no request limit for this tenant's plan.",
+    );
+    reply::refuse(500, &error, &[])
+}

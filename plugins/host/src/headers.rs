@@ -1,0 +1,59 @@
+//! Headers as bytes.
+
+use proxy_wasm::{hostcalls, types::MapType};
+
+/// Every header of the request, pseudo-headers included, names in lower case.
+#[must_use]
+pub fn request() -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+}
+
+/// One header of the request; several copies come joined by commas.
+#[must_use]
+pub fn request_value(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name)
+        .ok()
+        .flatten()
+}
+
+/// The same as text; bytes that are no UTF-8 become U+FFFD.
+#[must_use]
+pub fn request_text(name: &str) -> Option<String> {
+    request_value(name).map(|v| String::from_utf8_lossy(&v).into_owned())
+}
+
+/// Replaces every copy of a request header.
+pub fn set_request(name: &str, value: &str) {
+    let _ =
+        hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+}
+
+/// Removes every copy of a request header. Does nothing upstream on Kong.
+pub fn remove_request(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, None);
+}
+
+/// One header of the response.
+#[must_use]
+pub fn response_value(name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name)
+        .ok()
+        .flatten()
+}
+
+/// `:status` of the response, 0 where it has none.
+#[must_use]
+pub fn response_status() -> u32 {
+    response_value(":status")
+        .and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// `:status` of a callout's answer; `None` where the callout failed on Kong.
+#[must_use]
+pub fn callout_status() -> Option<u32> {
+    hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status")
+        .ok()
+        .flatten()
+        .and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok())
+}

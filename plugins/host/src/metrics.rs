@@ -1,0 +1,27 @@
+//! Counters in the host's statistics.
+
+use proxy_wasm::{hostcalls, types::MetricType};
+
+/// A counter of the host.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter(Option<u32>);
+
+impl Counter {
+    /// Defines it, or finds the one of that name.
+    #[must_use]
+    pub fn define(name: &str) -> Self {
+        Self(hostcalls::define_metric(MetricType::Counter, name).ok())
+    }
+
+    /// Adds one.
+    pub fn increment(self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(self, count: usize) {
+        if let (Some(id), Ok(offset)) = (self.0, i64::try_from(count)) {
+            let _ = hostcalls::increment_metric(id, offset);
+        }
+    }
+}
