@@ -1,1 +1,13 @@
-//! Decides what the router does with a request: context, plan, model, rewriting, witness.
+//! Decides what the router does with a request: whether its context is
+//! believed, what model the plan has for it, how it is rewritten for the
+//! provider, and what the answer used.
+
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+pub mod catalogue;
+pub mod meter;
+pub mod plan;
+pub mod refusal;
+pub mod relay;
+pub mod request;
+pub mod used_once;

@@ -1,0 +1,105 @@
+//! Witness events on their way to the aggregator.
+//!
+//! Kept in memory until the aggregator has them durably; a signal to stop
+//! drains them. (A spool that outlives a kill -9 is listed under "Not yet".)
+
+use std::time::Duration;
+
+use prost::Message as _;
+use reqwest::{
+    Client,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use tokio::sync::mpsc;
+use weir_wire::{
+    proto::usage::{PublishRequest, UsageEvent},
+    usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
+};
+
+/// The most events that wait; the gateway's own event covers one that finds no
+/// place.
+const WAITING_MAX: usize = 100_000;
+
+/// The most events in one batch.
+const BATCH_MAX: usize = 512;
+
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Where events are handed in.
+#[derive(Clone)]
+pub struct Witnesses(mpsc::Sender<UsageEvent>);
+
+impl Witnesses {
+    /// Hands in an event; never waits.
+    pub fn tell(&self, event: UsageEvent) {
+        if let Err(error) = self.0.try_send(event) {
+            let event = match error {
+                mpsc::error::TrySendError::Full(event)
+                | mpsc::error::TrySendError::Closed(event) => event,
+            };
+            tracing::error!(event_id = %event.event_id, "witness queue full, event dropped");
+        }
+    }
+}
+
+/// Sends what was handed in.
+pub struct Sender {
+    events: mpsc::Receiver<UsageEvent>,
+    url: String,
+    authorization: String,
+    http: Client,
+}
+
+/// A queue and the task that empties it; the task ends when every
+/// [`Witnesses`] is gone and all is sent.
+pub fn queue(aggregator: &str, token: &str, http: Client) -> (Witnesses, Sender) {
+    let (sender, events) = mpsc::channel(WAITING_MAX);
+    let sending = Sender {
+        events,
+        url: format!("{}{PUBLISH_PATH}", aggregator.trim_end_matches('/')),
+        authorization: format!("Bearer {token}"),
+        http,
+    };
+    (Witnesses(sender), sending)
+}
+
+impl Sender {
+    /// Runs until the queue is closed and empty.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while self.events.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let body = PublishRequest {
+                events: std::mem::take(&mut batch),
+            }
+            .encode_to_vec();
+            let mut pause = Duration::from_millis(50);
+            while !self.post(body.clone()).await {
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Whether the aggregator has the batch.
+    async fn post(&self, body: Vec<u8>) -> bool {
+        let call = self
+            .http
+            .post(&self.url)
+            .header(AUTHORIZATION, &self.authorization)
+            .header(CONTENT_TYPE, PROTO_CONTENT_TYPE)
+            .timeout(Duration::from_secs(10))
+            .body(body)
+            .send();
+        match call.await {
+            Ok(response) if response.status().is_success() => true,
+            Ok(response) => {
+                tracing::warn!(status = %response.status(), "the aggregator refused a batch; it is kept");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.without_url(), "the aggregator was not reached; the batch is kept");
+                false
+            }
+        }
+    }
+}
