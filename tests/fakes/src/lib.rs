@@ -1,0 +1,12 @@
+//! Strict stand-ins for what can't be had in a test: an OpenAI-compatible provider and Stripe.
+//!
+//! Both speak the real wire format over real TCP, refuse what the real service
+//! refuses, misbehave on demand through `/__fake/faults`, and keep an exact
+//! record of what they did, against which tests hold an invoice.
+
+pub mod provider;
+pub mod stripe;
+
+pub mod cli;
+mod ids;
+pub mod server;

@@ -1,0 +1,92 @@
+//! The control API under `/__fake/`.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Fault, Stripe, store::Store};
+
+pub(super) fn routes() -> Router<Stripe> {
+    Router::new()
+        .route(
+            "/__fake/faults",
+            post(add_fault).delete(clear_faults).get(list_faults),
+        )
+        .route("/__fake/state", get(read_state).delete(clear_state))
+        .route("/__fake/clock", post(set_clock).get(read_clock))
+        .route("/__fake/{*rest}", any(unknown))
+}
+
+/// The body of `POST /__fake/clock`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClockChange {
+    /// Seconds added to the machine's clock.
+    offset_s: Option<i64>,
+    /// Seconds that an event takes to show in summaries and previews.
+    summary_lag_s: Option<i64>,
+}
+
+async fn add_fault(State(stripe): State<Stripe>, body: Bytes) -> Response {
+    let fault = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
+    match fault.and_then(|fault| fault.validate().map(|()| fault)) {
+        Ok(fault) => {
+            tracing::info!(?fault, "fault added");
+            stripe.add_fault(fault.clone());
+            Json(fault).into_response()
+        }
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+async fn list_faults(State(stripe): State<Stripe>) -> Json<Vec<Fault>> {
+    Json(stripe.shared.faults.list())
+}
+
+async fn clear_faults(State(stripe): State<Stripe>) -> StatusCode {
+    stripe.shared.faults.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn read_state(State(stripe): State<Stripe>) -> Json<Value> {
+    Json(stripe.state())
+}
+
+async fn clear_state(State(stripe): State<Stripe>) -> StatusCode {
+    *stripe.store() = Store::default();
+    StatusCode::NO_CONTENT
+}
+
+async fn set_clock(State(stripe): State<Stripe>, body: Bytes) -> Response {
+    match serde_json::from_slice::<ClockChange>(&body) {
+        Ok(change) => {
+            if let Some(offset_s) = change.offset_s {
+                stripe.set_clock_offset_s(offset_s);
+            }
+            if let Some(lag_s) = change.summary_lag_s {
+                stripe.store().summary_lag_s = lag_s;
+            }
+            read_clock(State(stripe)).await.into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+async fn read_clock(State(stripe): State<Stripe>) -> Json<Value> {
+    Json(json!({"now_s": stripe.now_s()}))
+}
+
+async fn unknown() -> Response {
+    refuse(StatusCode::NOT_FOUND, "no such control path")
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": message}))).into_response()
+}

@@ -1,0 +1,109 @@
+//! The two binaries: ready file, signals, and logs that keep secrets.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use http::Method;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::client::{eventually, send};
+
+fn start(binary: &str, key: &str, ready: &Path) -> Child {
+    Command::new(binary)
+        .args(["--listen", "127.0.0.1:0", "--key", key, "--ready-file"])
+        .arg(ready)
+        .env("RUST_LOG", "trace")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+async fn check(binary: &str, key: &str, path: &str, kind: &str, body: &str, signal: Signal) {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let child = start(binary, key, &ready);
+    eventually(|| ready.exists()).await;
+    let address = fs::read_to_string(&ready).unwrap();
+    let port: u16 = address.strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
+    assert_ne!(port, 0);
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", kind)];
+    let url = format!("http://{address}{path}");
+    send(Method::POST, url, &headers, body.to_owned())
+        .await
+        .unwrap()
+        .with_status(200);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("answered"), "{log}");
+    assert!(!log.contains(key) && !log.contains("s3cret"), "{log}");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "no temporary file is left"
+    );
+}
+
+#[tokio::test]
+async fn the_provider() {
+    let body =
+        r#"{"model":"gpt-4o","messages":[{"role":"user","content":"s3cret"}],"user":"s3cret"}"#;
+    let binary = env!("CARGO_BIN_EXE_fake-provider");
+    check(
+        binary,
+        "sk-k3y",
+        "/v1/chat/completions",
+        "application/json",
+        body,
+        Signal::SIGTERM,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn stripe() {
+    let kind = "application/x-www-form-urlencoded";
+    let binary = env!("CARGO_BIN_EXE_fake-stripe");
+    check(
+        binary,
+        "sk_test_k3y",
+        "/v1/customers",
+        kind,
+        "name=s3cret",
+        Signal::SIGINT,
+    )
+    .await;
+}
+
+#[test]
+fn flags_are_checked() {
+    for (binary, arguments, named) in [
+        (
+            env!("CARGO_BIN_EXE_fake-stripe"),
+            &["--key", "sk_live_x"][..],
+            "sk_test_",
+        ),
+        (env!("CARGO_BIN_EXE_fake-stripe"), &[], "--key"),
+        (
+            env!("CARGO_BIN_EXE_fake-provider"),
+            &["--key", "k", "--model", "m=image"],
+            "ID=chat",
+        ),
+    ] {
+        let output = Command::new(binary).args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(named), "{error}");
+    }
+}
