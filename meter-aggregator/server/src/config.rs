@@ -1,0 +1,214 @@
+//! The aggregator's configuration: one YAML, and secrets from the environment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use weir_meter_core::meter::Meter;
+use weir_wire::{
+    ids::TenantId,
+    keys::{self, Keyring},
+    proto::usage::Witness,
+};
+
+/// The variable that holds the admin credential.
+pub const ADMIN_ENVIRONMENT: &str = "WEIR_ADMIN_TOKEN";
+
+/// What the operator writes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    listen: SocketAddr,
+    /// Where the stream and the ledger are.
+    pub data_dir: PathBuf,
+    producers: Vec<ProducerFile>,
+    stripe: StripeFile,
+    tenants: BTreeMap<TenantId, TenantFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerFile {
+    name: String,
+    witness: WitnessName,
+    token_env: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WitnessName {
+    Gateway,
+    Router,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StripeFile {
+    api_base: String,
+    api_key_env: String,
+    account: String,
+    meters: BTreeMap<Meter, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantFile {
+    stripe_customer: String,
+}
+
+/// What the aggregator runs on, checked.
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub producers: Vec<Producer>,
+    pub admin_token: String,
+    pub keys: Keyring,
+    pub stripe: StripeSettings,
+}
+
+/// Someone who may send events.
+pub struct Producer {
+    pub name: String,
+    pub witness: Witness,
+    pub token: String,
+}
+
+/// The way to Stripe.
+pub struct StripeSettings {
+    pub api_base: String,
+    pub api_key: String,
+    pub account: String,
+    /// Each meter's `event_name`.
+    pub meters: BTreeMap<Meter, String>,
+    /// Each tenant's customer.
+    pub customers: BTreeMap<String, String>,
+}
+
+/// Reads the file alone.
+pub fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}
+
+/// Reads and checks everything; the message names the field.
+pub fn load(path: &Path) -> anyhow::Result<Settings> {
+    let file = read(path)?;
+    validate(&file).with_context(|| path.display().to_string())?;
+    let producers = file
+        .producers
+        .into_iter()
+        .enumerate()
+        .map(|(i, producer)| {
+            Ok(Producer {
+                token: environment(&producer.token_env)
+                    .with_context(|| format!("producers[{i}].token_env"))?,
+                name: producer.name,
+                witness: match producer.witness {
+                    WitnessName::Gateway => Witness::Gateway,
+                    WitnessName::Router => Witness::Router,
+                },
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let customers = file
+        .tenants
+        .into_iter()
+        .map(|(tenant, t)| (tenant.to_string(), t.stripe_customer))
+        .collect();
+    Ok(Settings {
+        listen: file.listen,
+        data_dir: file.data_dir,
+        producers,
+        admin_token: environment(ADMIN_ENVIRONMENT)?,
+        keys: Keyring::parse(&environment(keys::ENVIRONMENT)?)?,
+        stripe: StripeSettings {
+            api_key: environment(&file.stripe.api_key_env).context("stripe.api_key_env")?,
+            api_base: file.stripe.api_base.trim_end_matches('/').to_owned(),
+            account: file.stripe.account,
+            meters: file.stripe.meters,
+            customers,
+        },
+    })
+}
+
+fn validate(file: &File) -> anyhow::Result<()> {
+    if file.producers.is_empty() {
+        bail!("producers: must name at least one");
+    }
+    for meter in Meter::ALL {
+        match file.stripe.meters.get(&meter) {
+            Some(name) if (1..=100).contains(&name.len()) => {}
+            Some(name) => {
+                bail!("stripe.meters.{meter}: must have 1 to 100 characters, found {name:?}")
+            }
+            None => bail!("stripe.meters.{meter}: is missing"),
+        }
+    }
+    let names: BTreeSet<&String> = file.stripe.meters.values().collect();
+    if names.len() != file.stripe.meters.len() {
+        bail!("stripe.meters: two meters have the same event_name");
+    }
+    let mut seen = BTreeMap::new();
+    for (tenant, t) in &file.tenants {
+        if t.stripe_customer.is_empty() {
+            bail!("tenants.{tenant}.stripe_customer: must not be empty");
+        }
+        if let Some(other) = seen.insert(&t.stripe_customer, tenant) {
+            bail!(
+                "tenants.{tenant}.stripe_customer: {} is {other}'s already; one customer is one tenant",
+                t.stripe_customer
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A variable that must be there.
+pub fn environment(name: &str) -> anyhow::Result<String> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        _ => bail!("the environment variable {name} is not set"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../examples/aggregator.yaml");
+
+    #[track_caller]
+    fn check_refused(from: &str, to: &str, names: &str) {
+        let text = EXAMPLE.replace(from, to);
+        assert_ne!(text, EXAMPLE, "{from} is not in the example");
+        let error = serde_saphyr::from_str::<File>(&text)
+            .map_err(|e| e.to_string())
+            .and_then(|f| validate(&f).map_err(|e| e.to_string()))
+            .unwrap_err();
+        assert!(error.contains(names), "{error} should name {names}");
+    }
+
+    #[test]
+    fn the_example_parses() {
+        validate(&serde_saphyr::from_str(EXAMPLE).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        check_refused("data_dir:", "datadir:", "datadir");
+        check_refused("witness: router", "witness: proxy", "proxy");
+        check_refused(
+            "    api_calls: weir_api_calls\n",
+            "",
+            "stripe.meters.api_calls",
+        );
+        check_refused("weir_api_calls", "weir_input_tokens", "stripe.meters");
+        check_refused("cus_solo", "cus_acme", "tenants.solo.stripe_customer");
+        check_refused("  acme:", "  a b:", "a b");
+    }
+}

@@ -1,0 +1,197 @@
+//! The ledger's invariants, over real SQLite.
+
+use weir_meter_core::intent::Next;
+use weir_wire::{
+    ids::RequestId,
+    proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness},
+    usage::cloudevents,
+};
+
+use super::*;
+
+const NOW_S: i64 = 1_795_000_000;
+
+fn event(n: u8, witness: Witness, source: UsageSource, input: u64) -> UsageEvent {
+    UsageEvent {
+        kind: Kind::Request.into(),
+        event_id: format!("{n}"),
+        request_id: RequestId::mint(NOW_S as u64 * 1_000, [n; 10]).to_string(),
+        witness: witness.into(),
+        tenant: "acme".into(),
+        request_class: "chat".into(),
+        outcome: Outcome::Completed.into(),
+        usage: vec![ModelUsage {
+            input_tokens: input,
+            output_tokens: 1,
+            source: source.into(),
+            ..ModelUsage::default()
+        }],
+        ..UsageEvent::default()
+    }
+}
+
+struct Fixture {
+    ledger: Ledger,
+    seq: i64,
+    _folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            ledger: Ledger::open(folder.path()).unwrap(),
+            seq: 0,
+            _folder: folder,
+        }
+    }
+
+    fn book(&mut self, events: &[UsageEvent]) {
+        let lines: Vec<(i64, String)> = events
+            .iter()
+            .map(|e| {
+                self.seq += 1;
+                (self.seq, cloudevents::encode(e.clone()).unwrap())
+            })
+            .collect();
+        self.ledger.book(&lines).unwrap();
+        self.check_sums();
+    }
+
+    /// A bucket is the sum of its postings, `planned` the sum of its intents,
+    /// and the journal's chain holds.
+    fn check_sums(&self) {
+        let count: i64 = self
+            .ledger
+            .connection
+            .query_row(
+                "SELECT COUNT(*) FROM bucket WHERE total <> (
+                   SELECT SUM(quantity) FROM posting WHERE posting.tenant = bucket.tenant
+                   AND posting.meter = bucket.meter AND posting.hour = bucket.hour)
+                 OR planned <> (SELECT COALESCE(SUM(delta), 0) FROM intent
+                   WHERE intent.tenant = bucket.tenant AND intent.meter = bucket.meter
+                   AND intent.hour = bucket.hour)",
+                [],
+                |r| r.get(0),
+            )
+            .unwrap();
+        assert_eq!(count, 0);
+        assert!(self.ledger.journal_holds().unwrap());
+    }
+
+    /// Total and accepted of input tokens.
+    fn input(&self) -> (i64, i64) {
+        let lines = self.ledger.summary(0).unwrap();
+        let line = lines.iter().find(|l| l.meter == "input_tokens").unwrap();
+        (line.total, line.accepted)
+    }
+
+    fn send_all(&mut self, next: &Next, now_ms: i64) -> Vec<Intent> {
+        let mut sent = Vec::new();
+        while let Some(intent) = self.ledger.start_attempt(now_ms).unwrap() {
+            self.ledger
+                .finish_attempt(&intent, true, next, now_ms)
+                .unwrap();
+            sent.push(intent);
+        }
+        self.check_sums();
+        sent
+    }
+}
+
+#[test]
+fn duplicates_and_worse_witnesses_change_nothing() {
+    let mut f = Fixture::new();
+    let router = event(1, Witness::Router, UsageSource::Reported, 10);
+    let gateway = event(1, Witness::Gateway, UsageSource::Reported, 99);
+    f.book(&[router.clone()]);
+    f.book(&[router.clone(), gateway, router]);
+    assert_eq!(f.input(), (10, 0));
+    assert_eq!(f.ledger.booked_upto().unwrap(), 4);
+}
+
+#[test]
+fn a_better_witness_amends_and_a_contradiction_is_listed() {
+    let mut f = Fixture::new();
+    f.book(&[event(1, Witness::Router, UsageSource::Estimated, 10)]);
+    f.book(&[event(1, Witness::Router, UsageSource::Reported, 7)]);
+    assert_eq!(f.input(), (7, 0));
+    f.book(&[event(1, Witness::Router, UsageSource::Reported, 8)]);
+    assert_eq!(f.input(), (7, 0));
+    assert_eq!(f.ledger.conflicts().unwrap(), 1);
+}
+
+#[test]
+fn an_hour_is_planned_when_over_or_when_asked() {
+    let mut f = Fixture::new();
+    f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
+    assert_eq!(f.ledger.plan("a", NOW_S, false).unwrap(), 0);
+    assert_eq!(f.ledger.plan("a", NOW_S + 3_600 + 300, false).unwrap(), 3);
+    assert_eq!(f.ledger.plan("a", NOW_S + 99_999, true).unwrap(), 0);
+    let sent = f.send_all(&Next::Accepted, NOW_S * 1_000);
+    assert_eq!(sent.len(), 3);
+    let hour = Hour::of_ms(NOW_S * 1_000);
+    assert!(sent.iter().all(|i| Hour(i.timestamp_s / 3_600) == hour));
+    assert_eq!(f.input(), (10, 10));
+}
+
+#[test]
+fn later_use_is_the_next_revision_by_its_difference() {
+    let mut f = Fixture::new();
+    f.book(&[event(1, Witness::Router, UsageSource::Estimated, 10)]);
+    f.ledger.plan("a", NOW_S, true).unwrap();
+    let first = f.send_all(&Next::Accepted, 0);
+    f.book(&[
+        event(1, Witness::Router, UsageSource::Reported, 4),
+        event(2, Witness::Router, UsageSource::Reported, 1),
+    ]);
+    f.ledger.plan("a", NOW_S, true).unwrap();
+    let second = f.send_all(&Next::Accepted, 0);
+    let of = |sent: &[Intent]| {
+        let intent = sent.iter().find(|i| i.meter == Meter::InputTokens).unwrap();
+        (intent.delta, intent.identifier.clone())
+    };
+    assert_eq!((of(&first).0, of(&second).0), (10, -5));
+    assert_ne!(of(&first).1, of(&second).1);
+    assert_eq!(f.input(), (5, 5));
+}
+
+#[test]
+fn an_attempt_without_an_answer_keeps_its_identifier() {
+    let mut f = Fixture::new();
+    f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
+    f.ledger.plan("a", NOW_S, true).unwrap();
+    let first = f.ledger.start_attempt(1_000).unwrap().unwrap();
+    // The process dies here: the attempt is in the ledger already.
+    let again = f.ledger.start_attempt(2_000).unwrap().unwrap();
+    assert_eq!(again.identifier, first.identifier);
+    assert_eq!(again.first_attempt_ms, Some(1_000));
+    f.ledger
+        .finish_attempt(&again, false, &Next::Again, 2_000)
+        .unwrap();
+    let other = f.ledger.start_attempt(2_000).unwrap().unwrap();
+    assert_ne!(other.identifier, first.identifier, "it waits its pause");
+    assert_eq!(f.ledger.open_intents().unwrap(), 3);
+    f.ledger.hurry().unwrap();
+    let hurried = f.ledger.start_attempt(2_000).unwrap().unwrap();
+    assert_eq!(hurried.identifier, first.identifier);
+}
+
+#[test]
+fn what_is_held_blocks_its_hour_and_is_counted() {
+    let mut f = Fixture::new();
+    f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
+    f.ledger.plan("a", NOW_S, true).unwrap();
+    f.send_all(&Next::Held("400: no".into()), 0);
+    f.book(&[event(2, Witness::Router, UsageSource::Reported, 5)]);
+    assert_eq!(f.ledger.plan("a", NOW_S, true).unwrap(), 0);
+    assert_eq!(f.input(), (15, 0));
+    let counts = f.ledger.intent_counts().unwrap();
+    assert_eq!(
+        counts,
+        [IntentCount {
+            state: "held".into(),
+            count: 3
+        }]
+    );
+}

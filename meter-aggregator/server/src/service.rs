@@ -1,0 +1,201 @@
+//! The running aggregator: ingest, booking, planning and sending.
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    config::Settings,
+    http::{self, Ingest},
+    ledger::{Ledger, LedgerError},
+    sender::Sender,
+    stream::{Reader, Stream},
+    stripe::{MeterError, Stripe},
+};
+
+/// The most events in one booking transaction.
+const BOOK_MAX: usize = 1_000;
+
+/// How often hours are planned and intents are sent.
+const PLAN_EVERY: Duration = Duration::from_secs(10);
+
+/// The file in the data folder that says where the admin API listens.
+pub const ADDRESS_FILE: &str = "address";
+
+/// The ledger and the stream's reader, one user at a time.
+#[derive(Clone)]
+pub struct Books(Arc<Mutex<(Ledger, Reader)>>);
+
+impl Books {
+    /// Runs `work` on the ledger, off the async threads.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.with_both(move |ledger, _| work(ledger)).await
+    }
+
+    /// Runs `work` on the ledger and the stream.
+    pub async fn with_both<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger, &Reader) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let books = self.0.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
+            let (ledger, reader) = &mut *books;
+            work(ledger, reader)
+        });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(LedgerError::Database(rusqlite::Error::InvalidQuery)),
+        }
+    }
+
+    /// Books all that the stream holds.
+    pub async fn book_all(&self) -> Result<(), LedgerError> {
+        self.with_both(|ledger, reader| {
+            loop {
+                let after = ledger.booked_upto()?;
+                let events = reader.read(after, BOOK_MAX)?;
+                let Some((last, _)) = events.last() else {
+                    return Ok(());
+                };
+                ledger.book(&events)?;
+                reader.trim(*last)?;
+            }
+        })
+        .await
+    }
+}
+
+/// Runs until a signal comes.
+pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("data_dir: cannot create {}", settings.data_dir.display()))?;
+    let _lock = lock(&settings.data_dir)?;
+    let stream = Arc::new(Stream::open(&settings.data_dir)?);
+    let books = Books(Arc::new(Mutex::new((
+        Ledger::open(&settings.data_dir)?,
+        stream.reader()?,
+    ))));
+    let sender = Arc::new(Sender::new(Stripe::new(settings.stripe)?, books.clone()));
+    match sender.check_meters().await {
+        Ok(()) => {}
+        Err(MeterError::Wrong(message)) => bail!("{message}"),
+        Err(MeterError::Unknown(error)) => {
+            tracing::warn!("{error:#}; usage is taken meanwhile, and sent later");
+        }
+    }
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("listen: cannot bind {}", settings.listen))?;
+    let address = listener.local_addr()?.to_string();
+    write_whole(&settings.data_dir.join(ADDRESS_FILE), &address)?;
+    if let Some(path) = ready_file {
+        write_whole(path, &address)?;
+    }
+    tracing::info!(%address, "listening");
+
+    let (stop, stopped) = watch::channel(false);
+    let booking = tokio::spawn(book(books.clone(), stream.tail.clone(), stopped.clone()));
+    let sending = tokio::spawn(bill(sender.clone(), stopped));
+    let ingest = Arc::new(Ingest {
+        stream,
+        books: books.clone(),
+        sender,
+        producers: settings.producers,
+        admin_token: settings.admin_token,
+        keys: settings.keys,
+    });
+    axum::serve(listener, http::router(ingest))
+        .with_graceful_shutdown(stop_signal())
+        .await?;
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    booking.await?;
+    sending.await?;
+    books.book_all().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes the folder for this process alone; the lock goes with the process.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path)
+        .with_context(|| format!("data_dir: cannot write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!("data_dir: another aggregator runs on {}", folder.display());
+    }
+    Ok(file)
+}
+
+/// Writes a file in one step, so that a reader never sees half of it.
+fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Books whenever there is something to book.
+async fn book(books: Books, mut tail: watch::Receiver<i64>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        if let Err(error) = books.book_all().await {
+            tracing::error!(error = %anyhow::Error::new(error), "booking failed; it is tried again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            changed = tail.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+/// Plans and sends from time to time.
+async fn bill(sender: Arc<Sender>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        if let Err(error) = sender.plan(false).await {
+            tracing::error!(error = %anyhow::Error::new(error), "planning failed");
+        }
+        if let Err(error) = sender.send_due().await {
+            tracing::error!(%error, "sending failed");
+        }
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            () = tokio::time::sleep(PLAN_EVERY) => {}
+        }
+    }
+}
+
+async fn stop_signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Milliseconds of the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|d| i64::try_from(d.as_millis()).ok())
+        .unwrap_or(0)
+}
