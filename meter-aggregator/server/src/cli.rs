@@ -139,8 +139,8 @@ fn print_table(status: &Value) {
             line["tenant"].as_str().unwrap_or_default(),
             line["meter"].as_str().unwrap_or_default(),
             hour_text(line["hour_start_s"].as_i64().unwrap_or(0)),
-            line["total"],
-            line["accepted"]
+            line["total"].to_string(),
+            line["accepted"].to_string()
         );
     }
     println!(

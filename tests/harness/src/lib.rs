@@ -1,1 +1,16 @@
-//! Starts gateways and services on free ports, for tests and for make run.
+//! Starts gateways and services on free ports, for tests and for `make run`.
+//!
+//! Everything runs as in production: the real binaries, the shipped example
+//! configurations with their addresses changed, the real Envoy. Only the AI
+//! provider and Stripe are fakes, or the real ones where they are named.
+
+pub mod client;
+pub mod envoy;
+pub mod parts;
+pub mod paths;
+pub mod process;
+pub mod provision;
+pub mod secrets;
+pub mod stack;
+
+pub use stack::{Options, Stack};

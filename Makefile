@@ -1,0 +1,79 @@
+# The verbs of the project; `make` alone prints them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+FILTERS := tenant-identification rate-limiting request-classification usage-events
+FILTER_PACKAGES := $(FILTERS:%=-p weir-%)
+NOT_NATIVE := --exclude weir-plugin-host $(FILTERS:%=--exclude weir-%)
+CORES := -p weir-wire -p weir-dialects $(FILTERS:%=-p weir-%-core) -p weir-router-core -p weir-meter-core
+WASM := target/wasm
+
+# What is slow to install and the same for every checkout stays outside of it.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir
+WASM_BINDGEN_VERSION := 0.2.130
+WASM_BINDGEN := $(TOOLS)/wasm-bindgen-$(WASM_BINDGEN_VERSION)
+
+.PHONY: help
+help: ## Print the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: setup
+setup: .venv/.complete ## Install what is missing: toolchain, Envoy, the SDKs
+	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
+	@rustup target list --installed | grep -q wasm32-wasip1 || rustup target add wasm32-wasip1
+	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+	@rustup component list --installed | grep -q clippy || rustup component add clippy rustfmt
+
+.venv/.complete: tests/requirements.txt
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+$(WASM_BINDGEN)/bin/wasm-bindgen-test-runner:
+	cargo install wasm-bindgen-cli --version $(WASM_BINDGEN_VERSION) --root $(WASM_BINDGEN)
+
+.PHONY: wasm
+wasm: setup ## Build the filters into target/wasm
+	cargo build --locked --profile filter --target wasm32-wasip1 $(FILTER_PACKAGES)
+	@mkdir -p $(WASM)
+	@for f in $(FILTERS); do n=$${f//-/_}.wasm; cmp -s target/wasm32-wasip1/filter/$$n $(WASM)/$$n || cp target/wasm32-wasip1/filter/$$n $(WASM)/$$n; done
+
+.PHONY: build
+build: setup ## Build the services and the fakes
+	cargo build --locked --workspace $(NOT_NATIVE) --bins
+
+.PHONY: run
+run: build wasm ## Run everything on the embedded defaults, until Ctrl-C
+	@exec target/debug/weir-run run
+
+.PHONY: close-hour
+close-hour: ## Send Stripe what the running Weir has used until now
+	@exec target/debug/weir-run close-hour
+
+.PHONY: stop
+stop: ## Stop a run that was left behind
+	@if [ -x target/debug/weir-run ]; then exec target/debug/weir-run stop; else echo "no run is up"; fi
+
+.PHONY: lint
+lint: setup ## Check format and lints, natively and for the filters
+	cargo fmt --all --check
+	cargo clippy --locked --workspace $(NOT_NATIVE) --all-targets -- -D warnings
+	cargo clippy --locked --target wasm32-wasip1 -p weir-plugin-host $(FILTER_PACKAGES) -- -D warnings
+
+.PHONY: test
+test: build wasm test-wasm ## Run every test
+	cargo test --locked --workspace $(NOT_NATIVE)
+
+.PHONY: test-wasm
+test-wasm: setup $(WASM_BINDGEN)/bin/wasm-bindgen-test-runner ## Run the core crates' tests in Node
+	PATH="$(WASM_BINDGEN)/bin:$$PATH" cargo test --locked --target wasm32-unknown-unknown $(CORES) --lib
+
+.PHONY: bench
+bench: setup wasm ## Measure what the filters cost, against bare Envoy
+	cargo run --locked --release -p weir-bench
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -rf .venv

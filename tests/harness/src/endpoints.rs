@@ -1,0 +1,174 @@
+//! `endpoints.json`: where everything of a run is, for people and programs.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use weir_harness::Stack;
+
+const FILE: &str = "endpoints.json";
+
+/// A process of the run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunProcess {
+    /// Such as `router`; `run` is the one that started the others.
+    pub name: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its executable, to know it again.
+    pub exe: PathBuf,
+}
+
+/// The file's content.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Endpoints {
+    gateway: String,
+    gateways: Vec<String>,
+    envoy_admin: Vec<String>,
+    router: String,
+    aggregator: String,
+    stripe: String,
+    /// By name; with `/v1`, as a client's base URL.
+    providers: BTreeMap<String, String>,
+    /// By plan.
+    keys: BTreeMap<String, String>,
+    /// By plan.
+    tenants: BTreeMap<String, String>,
+    /// By tenant.
+    customers: BTreeMap<String, String>,
+    stripe_key: String,
+    provider_keys: BTreeMap<String, String>,
+    /// The operator's, for the aggregator.
+    pub admin_token: String,
+    ledger: PathBuf,
+    stream: PathBuf,
+    logs: PathBuf,
+    /// The configuration that the aggregator runs on.
+    pub aggregator_config: PathBuf,
+    router_config: PathBuf,
+    envoy_configs: Vec<PathBuf>,
+    processes: Vec<RunProcess>,
+}
+
+impl Endpoints {
+    /// Those of a stack.
+    pub fn of(stack: &Stack) -> Self {
+        let [enterprise, starter] = weir_harness::stack::TENANTS;
+        let by_plan = |starter: &str, enterprise: &str| {
+            BTreeMap::from([
+                ("starter".to_owned(), starter.to_owned()),
+                ("enterprise".to_owned(), enterprise.to_owned()),
+            ])
+        };
+        let mut processes = stack.processes();
+        processes.insert(0, ("run".to_owned(), std::process::id()));
+        Self {
+            gateway: stack.url().to_owned(),
+            gateways: stack.gateways.iter().map(|g| g.url.clone()).collect(),
+            envoy_admin: stack.gateways.iter().map(|g| g.admin.clone()).collect(),
+            router: stack.router.url(),
+            aggregator: stack.aggregator.url(),
+            stripe: stack.stripe_base.clone(),
+            providers: BTreeMap::from([("openai".to_owned(), stack.provider_base.clone())]),
+            keys: by_plan(&stack.secrets.starter_key, &stack.secrets.enterprise_key),
+            tenants: by_plan(starter, enterprise),
+            customers: stack.customers.clone(),
+            stripe_key: stack.secrets.stripe_key.clone(),
+            provider_keys: BTreeMap::from([(
+                "openai".to_owned(),
+                stack.secrets.openai_key.clone(),
+            )]),
+            admin_token: stack.secrets.admin_token.clone(),
+            ledger: stack.data.join("ledger.db"),
+            stream: stack.data.join("stream.db"),
+            logs: stack.folder.clone(),
+            aggregator_config: stack.aggregator.config.clone().unwrap_or_default(),
+            router_config: stack.router.config.clone().unwrap_or_default(),
+            envoy_configs: stack.gateways.iter().map(|g| g.config.clone()).collect(),
+            processes: processes
+                .into_iter()
+                .map(|(name, pid)| RunProcess {
+                    name,
+                    pid,
+                    exe: executable(pid).unwrap_or_default(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Reads the file of a run.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(FILE);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Writes it in one step; it holds keys, so nobody else may read it.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let partial = folder.join("endpoints.partial");
+        let mut file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
+        writeln!(file, "{}", serde_json::to_string_pretty(self)?)?;
+        fs::rename(partial, folder.join(FILE))?;
+        Ok(())
+    }
+
+    /// Removes it: nothing runs any more.
+    pub fn remove(folder: &Path) -> anyhow::Result<()> {
+        match fs::remove_file(folder.join(FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those of its processes that still run.
+    pub fn running(&self) -> impl Iterator<Item = &RunProcess> {
+        // The number may be another program's by now.
+        self.processes
+            .iter()
+            .filter(|p| executable(p.pid).is_some_and(|exe| same_program(&exe, &p.exe)))
+    }
+
+    /// Says what to do with it.
+    pub fn explain(&self) {
+        let gateway = &self.gateway;
+        println!("\nWeir is up.\n");
+        println!("  endpoint         {gateway}/v1");
+        if self.gateways.len() > 1 {
+            println!("  gateways         {}", self.gateways.join(" "));
+        }
+        for (plan, key) in &self.keys {
+            println!("  {plan:<16} {key}");
+        }
+        println!("  everything else  {}", self.logs.join(FILE).display());
+        println!("\nTry:\n");
+        for (plan, model) in [("starter", "gpt-4o-mini"), ("enterprise", "gpt-4o")] {
+            println!(
+                "  curl {gateway}/v1/chat/completions -H 'Authorization: Bearer {}' \\\n    -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n",
+                self.keys.get(plan).map(String::as_str).unwrap_or_default()
+            );
+        }
+        println!("Then `make close-hour` in another terminal sends Stripe what was used.");
+        println!("Ctrl-C stops everything.");
+    }
+}
+
+fn executable(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// A program that was built anew meanwhile shows as deleted.
+fn same_program(now: &Path, then: &Path) -> bool {
+    let text = now.to_string_lossy();
+    Path::new(text.trim_end_matches(" (deleted)")) == then
+}

@@ -1,0 +1,234 @@
+//! The real Envoy on the shipped configuration, its addresses changed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::{client, paths, process::Process, secrets};
+
+/// The filters, in their order.
+pub const FILTERS: [&str; 4] = [
+    "tenant_identification",
+    "rate_limiting",
+    "request_classification",
+    "usage_events",
+];
+
+/// One tenant of the inline directory.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its name.
+    pub id: String,
+    /// Its plan.
+    pub plan: String,
+    /// Its API key.
+    pub key: String,
+}
+
+/// What a gateway is to be.
+#[derive(Debug, Clone)]
+pub struct GatewayOptions {
+    /// The tenants it knows.
+    pub tenants: Vec<Tenant>,
+    /// How many gateways share each limit.
+    pub gateways: usize,
+    /// Requests a minute for each plan; the example's where empty.
+    pub limits: Vec<(String, u32)>,
+    /// Worker threads.
+    pub concurrency: usize,
+    /// `host:port` of the router.
+    pub router: String,
+    /// `host:port` of the aggregator.
+    pub aggregator: String,
+    /// `WEIR_CONTEXT_KEYS`.
+    pub context_keys: String,
+    /// `WEIR_INGEST_TOKEN`.
+    pub ingest_token: String,
+    /// Which of [`FILTERS`] to have; a bare proxy has none.
+    pub filters: Vec<String>,
+}
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its process.
+    pub process: Process,
+    /// `http://host:port` for tenants.
+    pub url: String,
+    /// `http://host:port` of its admin port.
+    pub admin: String,
+    /// The configuration it runs on.
+    pub config: PathBuf,
+}
+
+/// The shipped configuration.
+///
+/// # Errors
+/// Where it can't be read as YAML.
+pub fn shipped() -> anyhow::Result<Value> {
+    let path = paths::workspace().join("envoy/weir.yaml");
+    let text = fs::read_to_string(&path)?;
+    serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}
+
+/// The shipped configuration with what `options` asks for in its place.
+///
+/// # Errors
+/// Where the shipped configuration is not of the form that is expected.
+pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
+    let mut config = shipped()?;
+    let address =
+        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    config["admin"]["address"] = address(0);
+    let listener = &mut config["static_resources"]["listeners"][0];
+    listener["address"] = address(0);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let filters = manager["http_filters"]
+        .as_array_mut()
+        .context("envoy/weir.yaml has no http_filters")?;
+    filters.retain(|filter| {
+        let name = filter["name"].as_str().unwrap_or_default();
+        name == "envoy.filters.http.router"
+            || options.filters.iter().any(|f| name == format!("weir.{f}"))
+    });
+    for filter in filters {
+        let Some(plugin) = filter.pointer_mut("/typed_config/config") else {
+            continue;
+        };
+        let Some(name) = plugin["name"]
+            .as_str()
+            .and_then(|n| n.strip_prefix("weir."))
+        else {
+            continue;
+        };
+        let name = name.to_owned();
+        plugin["vm_config"]["code"]["local"]["filename"] = json!(paths::filter(&name)?);
+        let text = plugin["configuration"]["value"]
+            .as_str()
+            .context("a filter has no configuration")?;
+        let mut settings: Value = serde_json::from_str(text)?;
+        change_settings(&name, &mut settings, options);
+        plugin["configuration"]["value"] = json!(settings.to_string());
+    }
+    for (index, authority) in [&options.router, &options.aggregator]
+        .into_iter()
+        .enumerate()
+    {
+        let (host, port) = authority.rsplit_once(':').context("no port")?;
+        config["static_resources"]["clusters"][index]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            [0]["endpoint"]["address"] =
+            json!({"socket_address": {"address": host, "port_value": port.parse::<u16>()?}});
+    }
+    Ok(config)
+}
+
+fn change_settings(filter: &str, settings: &mut Value, options: &GatewayOptions) {
+    match filter {
+        "tenant_identification" => {
+            settings["tenants"] = options
+                .tenants
+                .iter()
+                .map(|t| {
+                    json!({"id": t.id, "plan": t.plan, "keys": [{
+                        "prefix": t.key.get(..12).unwrap_or_default(),
+                        "sha256": secrets::sha256_hex(&t.key)}]})
+                })
+                .collect();
+        }
+        "rate_limiting" => {
+            settings["gateways"] = json!(options.gateways);
+            for (plan, requests) in &options.limits {
+                settings["plans"][plan] = json!({"requests": requests, "window_s": 60});
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Gateway {
+    /// Starts an Envoy and waits until it listens.
+    ///
+    /// # Errors
+    /// Where it does not start; with its log's end.
+    pub fn start(name: &str, options: &GatewayOptions, folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(format!("{name}.json"));
+        fs::write(&path, format!("{:#}", configuration(options)?))?;
+        Self::start_with(name, options, folder, &path)
+    }
+
+    /// The same on a configuration that was written already.
+    ///
+    /// # Errors
+    /// Where it does not start; with its log's end.
+    pub fn start_with(
+        name: &str,
+        options: &GatewayOptions,
+        folder: &Path,
+        config: &Path,
+    ) -> anyhow::Result<Self> {
+        let admin_path = folder.join(format!("{name}.admin"));
+        let _ = fs::remove_file(&admin_path);
+        let mut process = Process::start(
+            name,
+            Command::new(paths::envoy()?)
+                .arg("--config-path")
+                .arg(config)
+                .arg("--admin-address-path")
+                .arg(&admin_path)
+                .args([
+                    "--disable-hot-restart",
+                    "--log-level",
+                    "warning",
+                    "--component-log-level",
+                    "wasm:info",
+                    "--concurrency",
+                ])
+                .arg(options.concurrency.to_string())
+                .env("WEIR_CONTEXT_KEYS", &options.context_keys)
+                .env("WEIR_INGEST_TOKEN", &options.ingest_token),
+            folder,
+        )?;
+        let admin = format!("http://{}", process.wait_for_file(&admin_path)?.trim());
+        let http = client::client();
+        let url = process.wait_for(|| {
+            let listeners = http
+                .get(format!("{admin}/listeners?format=json"))
+                .send()
+                .ok()?
+                .json::<Value>()
+                .ok()?;
+            let ready = http.get(format!("{admin}/ready")).send().ok()?;
+            let port =
+                &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
+            (ready.status() == 200).then_some(format!("http://127.0.0.1:{}", port.as_u64()?))
+        })?;
+        Ok(Self {
+            process,
+            url,
+            admin,
+            config: config.to_owned(),
+        })
+    }
+
+    /// The value of a counter of Envoy's statistics; 0 where there is none.
+    ///
+    /// # Panics
+    /// Where the admin port does not answer.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        let text = client::client()
+            .get(format!("{}/stats?filter={name}", self.admin))
+            .send()
+            .and_then(reqwest::blocking::Response::text)
+            .expect("the admin port answers");
+        text.lines()
+            .find_map(|line| line.rsplit_once(": ").filter(|(n, _)| n.ends_with(name)))
+            .and_then(|(_, value)| value.parse().ok())
+            .unwrap_or(0)
+    }
+}

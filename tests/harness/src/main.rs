@@ -1,0 +1,207 @@
+//! `make run`, `make close-hour` and `make stop`.
+
+mod endpoints;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use endpoints::Endpoints;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use weir_harness::{Options, Stack, paths};
+
+/// Runs Weir on this machine.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start everything and stay until Ctrl-C.
+    Run,
+    /// Send Stripe what was used until now.
+    CloseHour,
+    /// Stop a run that was left behind.
+    Stop,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Run => run(),
+        Verb::CloseHour => close_hour(),
+        Verb::Stop => stop(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_folder() -> PathBuf {
+    paths::workspace().join("target/run")
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let options = options_from_environment()?;
+    let folder = run_folder();
+    if let Ok(left) = Endpoints::read(&folder)
+        && left.running().next().is_some()
+    {
+        bail!("a run is up already: make stop");
+    }
+    prepare(&folder, options.stripe.is_some())?;
+    // Before anything is started: from now on a signal stops what there is.
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    println!("starting; logs are in {}", folder.display());
+    let mut stack = Stack::start(&options, &folder)?;
+    let endpoints = Endpoints::of(&stack);
+    endpoints.write(&folder)?;
+    endpoints.explain();
+
+    let mut failed = false;
+    while signals.pending().next().is_none() {
+        if let Some(name) = stack.ended() {
+            eprintln!("ended unexpectedly: {name}");
+            failed = true;
+            break;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    println!("stopping");
+    for name in stack.stop() {
+        eprintln!("{name} had to be killed");
+        failed = true;
+    }
+    Endpoints::remove(&folder)?;
+    println!("stopped");
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// A clean folder. The fake Stripe forgets everything with its process, so the
+/// ledger starts anew with it; the real one does not, and neither may the
+/// ledger, or what it sent already would be sent again under the same names.
+fn prepare(folder: &Path, real_stripe: bool) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if !real_stripe {
+                fs::remove_dir_all(&path)?;
+            }
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn options_from_environment() -> anyhow::Result<Options> {
+    for name in [
+        "REDIS_URL",
+        "DATABASE_URL",
+        "KAFKA_BOOTSTRAP",
+        "ANTHROPIC_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "SELF_HOSTED_BASE_URL",
+    ] {
+        if variable(name).is_some() {
+            println!("{name} is not used yet");
+        }
+    }
+    let gateways = match variable("WEIR_GATEWAYS") {
+        None => 1,
+        Some(text) => match text.parse() {
+            Ok(n @ 1..=16) => n,
+            _ => bail!("WEIR_GATEWAYS: must be 1 to 16, found {text:?}"),
+        },
+    };
+    Ok(Options {
+        gateways,
+        openai: pair(
+            "OPENAI_BASE_URL",
+            "OPENAI_API_KEY",
+            "https://api.openai.com/v1",
+        )?,
+        stripe: pair(
+            "STRIPE_API_BASE",
+            "STRIPE_API_KEY",
+            "https://api.stripe.com",
+        )?,
+        ..Options::default()
+    })
+}
+
+/// An address and a key; the address has a default, the key has none.
+fn pair(base: &str, key: &str, default: &str) -> anyhow::Result<Option<(String, String)>> {
+    match (variable(base), variable(key)) {
+        (None, None) => Ok(None),
+        (base, Some(key)) => Ok(Some((base.unwrap_or_else(|| default.to_owned()), key))),
+        (Some(_), None) => bail!("{base} is set, {key} is not"),
+    }
+}
+
+fn close_hour() -> anyhow::Result<ExitCode> {
+    let endpoints = Endpoints::read(&run_folder()).context("no run is up: make run")?;
+    let status = Command::new(paths::binary("meter-aggregator")?)
+        .args(["close-hour", "--config"])
+        .arg(&endpoints.aggregator_config)
+        .env("WEIR_ADMIN_TOKEN", &endpoints.admin_token)
+        .status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn stop() -> anyhow::Result<ExitCode> {
+    let folder = run_folder();
+    let Ok(endpoints) = Endpoints::read(&folder) else {
+        println!("no run is up");
+        return Ok(ExitCode::SUCCESS);
+    };
+    // The run itself stops its parts in order; the parts are for a run that
+    // was killed.
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        for process in endpoints.running() {
+            let _ = kill(Pid::from_raw(process.pid as i32), signal);
+            if process.name == "run" {
+                wait_until_gone(&endpoints);
+            }
+        }
+        wait_until_gone(&endpoints);
+    }
+    Endpoints::remove(&folder)?;
+    println!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wait_until_gone(endpoints: &Endpoints) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(40) && endpoints.running().next().is_some() {
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,186 @@
+//! The services, each started on its shipped example configuration.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::{paths, process::Process};
+
+/// A service that listens.
+#[derive(Debug)]
+pub struct Service {
+    /// Its process.
+    pub process: Process,
+    /// `host:port`.
+    pub address: String,
+    /// The configuration it runs on, where it has one.
+    pub config: Option<PathBuf>,
+}
+
+impl Service {
+    /// `http://host:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// Starts a binary of the workspace with `--ready-file` and waits for it.
+fn start(
+    name: &str,
+    binary: &str,
+    folder: &Path,
+    config: Option<PathBuf>,
+    prepare: impl FnOnce(&mut Command),
+) -> anyhow::Result<Service> {
+    let ready = folder.join(format!("{name}.address"));
+    let _ = fs::remove_file(&ready);
+    let mut command = Command::new(paths::binary(binary)?);
+    prepare(&mut command);
+    if let Some(config) = &config {
+        command.arg("--config").arg(config);
+    }
+    command.arg("--ready-file").arg(&ready);
+    let mut process = Process::start(name, &mut command, folder)?;
+    let address = process.wait_for_file(&ready)?;
+    Ok(Service {
+        process,
+        address,
+        config,
+    })
+}
+
+/// The OpenAI-compatible fake, with `key` for its API key.
+///
+/// # Errors
+/// Where it does not start.
+pub fn provider(key: &str, folder: &Path) -> anyhow::Result<Service> {
+    start(
+        "provider-openai",
+        "fake-provider",
+        folder,
+        None,
+        |command| {
+            command.env("FAKE_PROVIDER_KEYS", key);
+        },
+    )
+}
+
+/// The Stripe fake, with `key` for its API key.
+///
+/// # Errors
+/// Where it does not start.
+pub fn stripe(key: &str, folder: &Path) -> anyhow::Result<Service> {
+    start("stripe", "fake-stripe", folder, None, |command| {
+        command.env("FAKE_STRIPE_KEYS", key);
+    })
+}
+
+/// What the aggregator needs to know.
+#[derive(Debug)]
+pub struct AggregatorOptions<'a> {
+    /// Where its stream and ledger are.
+    pub data: &'a Path,
+    /// Stripe's address.
+    pub stripe_base: &'a str,
+    /// Stripe's key.
+    pub stripe_key: &'a str,
+    /// Each tenant's customer.
+    pub customers: &'a BTreeMap<String, String>,
+    /// `WEIR_CONTEXT_KEYS`.
+    pub context_keys: &'a str,
+    /// The gateways' token.
+    pub gateway_token: &'a str,
+    /// The router's token.
+    pub router_token: &'a str,
+    /// The operator's token.
+    pub admin_token: &'a str,
+    /// `host:port` to listen on; port 0 takes a free one.
+    pub listen: &'a str,
+}
+
+/// The aggregator.
+///
+/// # Errors
+/// Where it does not start.
+pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Result<Service> {
+    let mut config = example("meter-aggregator/examples/aggregator.yaml")?;
+    config["listen"] = json!(options.listen);
+    config["data_dir"] = json!(options.data);
+    config["stripe"]["api_base"] = json!(options.stripe_base);
+    config["tenants"] = options
+        .customers
+        .iter()
+        .map(|(tenant, customer)| (tenant.clone(), json!({"stripe_customer": customer})))
+        .collect();
+    let path = write(&config, folder, "aggregator.json")?;
+    start(
+        "aggregator",
+        "meter-aggregator",
+        folder,
+        Some(path),
+        |command| {
+            command
+                .arg("run")
+                .env("WEIR_CONTEXT_KEYS", options.context_keys)
+                .env("WEIR_ADMIN_TOKEN", options.admin_token)
+                .env("WEIR_GATEWAY_TOKEN", options.gateway_token)
+                .env("WEIR_ROUTER_TOKEN", options.router_token)
+                .env("STRIPE_API_KEY", options.stripe_key);
+        },
+    )
+}
+
+/// What the router needs to know.
+#[derive(Debug)]
+pub struct RouterOptions<'a> {
+    /// The OpenAI-compatible provider, `/v1` included.
+    pub openai_base: &'a str,
+    /// Its key.
+    pub openai_key: &'a str,
+    /// The aggregator's URL.
+    pub aggregator: &'a str,
+    /// `WEIR_CONTEXT_KEYS`.
+    pub context_keys: &'a str,
+    /// The router's token.
+    pub router_token: &'a str,
+    /// `host:port` to listen on; port 0 takes a free one.
+    pub listen: &'a str,
+}
+
+/// The router.
+///
+/// # Errors
+/// Where it does not start.
+pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Service> {
+    let mut config = example("router-service/examples/router.yaml")?;
+    config["listen"] = json!(options.listen);
+    config["catalogue"] = json!(paths::workspace().join("router-service/examples/catalogue.yaml"));
+    config["providers"]["openai"]["base_url"] = json!(options.openai_base);
+    config["aggregator"] = json!(options.aggregator);
+    let path = write(&config, folder, "router.json")?;
+    start("router", "router-service", folder, Some(path), |command| {
+        command
+            .env("WEIR_CONTEXT_KEYS", options.context_keys)
+            .env("WEIR_INGEST_TOKEN", options.router_token)
+            .env("OPENAI_API_KEY", options.openai_key);
+    })
+}
+
+fn example(path: &str) -> anyhow::Result<Value> {
+    let text = fs::read_to_string(paths::workspace().join(path)).context(path.to_owned())?;
+    serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{path}: {e}"))
+}
+
+/// JSON is YAML too.
+fn write(config: &Value, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.join(name);
+    fs::write(&path, format!("{config:#}"))?;
+    Ok(path)
+}

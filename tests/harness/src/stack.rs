@@ -1,0 +1,325 @@
+//! All of Weir, up and joined: what `make run` shows and the pipeline's tests
+//! drive.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    envoy::{FILTERS, Gateway, GatewayOptions, Tenant},
+    parts::{self, AggregatorOptions, RouterOptions, Service},
+    paths,
+    provision::Account,
+    secrets,
+};
+
+/// What is to be different from the embedded defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How many gateways; 1 where 0.
+    pub gateways: usize,
+    /// Worker threads of each; 2 where 0.
+    pub concurrency: usize,
+    /// Requests a minute for plans, in place of the example's.
+    pub limits: Vec<(String, u32)>,
+    /// An OpenAI-compatible provider, `/v1` included, and its key; the fake
+    /// where absent.
+    pub openai: Option<(String, String)>,
+    /// Stripe's address and key; the fake where absent.
+    pub stripe: Option<(String, String)>,
+}
+
+/// The tokens and keys of a stack.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// `WEIR_CONTEXT_KEYS`.
+    pub context_keys: String,
+    /// The gateways' credential at the aggregator.
+    pub gateway_token: String,
+    /// The router's.
+    pub router_token: String,
+    /// The operator's.
+    pub admin_token: String,
+    /// The router's key at the provider.
+    pub openai_key: String,
+    /// The aggregator's key at Stripe.
+    pub stripe_key: String,
+    /// The tenant `solo`'s key, plan starter.
+    pub starter_key: String,
+    /// The tenant `acme`'s key, plan enterprise.
+    pub enterprise_key: String,
+}
+
+impl Secrets {
+    fn new(options: &Options) -> Self {
+        let given = |pair: &Option<(String, String)>| pair.as_ref().map(|(_, key)| key.clone());
+        Self {
+            context_keys: format!("k1:{}", secrets::random()),
+            gateway_token: secrets::random(),
+            router_token: secrets::random(),
+            admin_token: secrets::random(),
+            openai_key: given(&options.openai).unwrap_or_else(secrets::random),
+            stripe_key: given(&options.stripe)
+                .unwrap_or_else(|| format!("sk_test_{}", secrets::random())),
+            starter_key: secrets::api_key("starter"),
+            enterprise_key: secrets::api_key("enterprise"),
+        }
+    }
+}
+
+/// A running Weir. Dropping it stops it: gateways first, so that what they
+/// still hold finds its way.
+#[derive(Debug)]
+pub struct Stack {
+    /// The gateways; all serve the same tenants.
+    pub gateways: Vec<Gateway>,
+    /// The router.
+    pub router: Service,
+    /// The aggregator.
+    pub aggregator: Service,
+    /// The fake provider, where it is not a real one.
+    pub provider: Option<Service>,
+    /// The provider's address, `/v1` included.
+    pub provider_base: String,
+    /// The fake Stripe, where it is not the real one.
+    pub stripe: Option<Service>,
+    /// Stripe's address.
+    pub stripe_base: String,
+    /// Each tenant's customer.
+    pub customers: BTreeMap<String, String>,
+    /// Keys and tokens.
+    pub secrets: Secrets,
+    /// Where the stream and the ledger are.
+    pub data: PathBuf,
+    /// Where the logs and configurations are.
+    pub folder: PathBuf,
+}
+
+/// The tenants of a stack: enterprise and starter.
+pub const TENANTS: [&str; 2] = ["acme", "solo"];
+
+impl Stack {
+    /// Starts everything; logs and configurations go to `folder`.
+    ///
+    /// # Errors
+    /// Where a part does not start; with its log's end.
+    pub fn start(options: &Options, folder: &Path) -> anyhow::Result<Self> {
+        let secrets = Secrets::new(options);
+        let data = folder.join("data");
+        fs::create_dir_all(&data)?;
+
+        let provider = match options.openai {
+            Some(_) => None,
+            None => Some(parts::provider(&secrets.openai_key, folder)?),
+        };
+        let provider_base = match (&options.openai, &provider) {
+            (Some((base, _)), _) => base.clone(),
+            (None, Some(fake)) => format!("{}/v1", fake.url()),
+            (None, None) => String::new(),
+        };
+        let stripe = match options.stripe {
+            Some(_) => None,
+            None => Some(parts::stripe(&secrets.stripe_key, folder)?),
+        };
+        let stripe_base = match (&options.stripe, &stripe) {
+            (Some((base, _)), _) => base.clone(),
+            (None, Some(fake)) => fake.url(),
+            (None, None) => String::new(),
+        };
+        let customers = Account::new(&stripe_base, &secrets.stripe_key)
+            .provision(&TENANTS)
+            .context("Stripe")?;
+        let aggregator = parts::aggregator(
+            &AggregatorOptions {
+                data: &data,
+                stripe_base: &stripe_base,
+                stripe_key: &secrets.stripe_key,
+                customers: &customers,
+                context_keys: &secrets.context_keys,
+                gateway_token: &secrets.gateway_token,
+                router_token: &secrets.router_token,
+                admin_token: &secrets.admin_token,
+                listen: "127.0.0.1:0",
+            },
+            folder,
+        )?;
+        let router = parts::router(
+            &RouterOptions {
+                openai_base: &provider_base,
+                openai_key: &secrets.openai_key,
+                aggregator: &aggregator.url(),
+                context_keys: &secrets.context_keys,
+                router_token: &secrets.router_token,
+                listen: "127.0.0.1:0",
+            },
+            folder,
+        )?;
+        let gateway = gateway_options(options, &secrets, &router, &aggregator);
+        let gateways = (1..=gateway.gateways)
+            .map(|n| Gateway::start(&format!("envoy-{n}"), &gateway, folder))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            gateways,
+            router,
+            aggregator,
+            provider,
+            provider_base,
+            stripe,
+            stripe_base,
+            customers,
+            secrets,
+            data,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The first gateway's address for tenants.
+    ///
+    /// # Panics
+    /// Where there is none, which no stack is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.gateways.first().expect("a stack has a gateway").url
+    }
+
+    /// Stripe, as the stack's aggregator has it.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        Account::new(&self.stripe_base, &self.secrets.stripe_key)
+    }
+
+    /// Starts the aggregator again, at the same address and on the same ledger.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn restart_aggregator(&mut self) -> anyhow::Result<()> {
+        let address = self.aggregator.address.clone();
+        self.aggregator = parts::aggregator(
+            &AggregatorOptions {
+                data: &self.data,
+                stripe_base: &self.stripe_base,
+                stripe_key: &self.secrets.stripe_key,
+                customers: &self.customers,
+                context_keys: &self.secrets.context_keys,
+                gateway_token: &self.secrets.gateway_token,
+                router_token: &self.secrets.router_token,
+                admin_token: &self.secrets.admin_token,
+                listen: &address,
+            },
+            &self.folder,
+        )?;
+        Ok(())
+    }
+
+    /// Runs `meter-aggregator` with those arguments against the running one.
+    ///
+    /// # Errors
+    /// Where it can't be run.
+    pub fn meter_aggregator(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let config = self
+            .aggregator
+            .config
+            .as_ref()
+            .context("no configuration")?;
+        Ok(Command::new(paths::binary("meter-aggregator")?)
+            .args(arguments)
+            .arg("--config")
+            .arg(config)
+            .env("WEIR_ADMIN_TOKEN", &self.secrets.admin_token)
+            .output()?)
+    }
+
+    /// Every process, with its name.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let services = [
+            Some(&self.router),
+            Some(&self.aggregator),
+            self.provider.as_ref(),
+            self.stripe.as_ref(),
+        ];
+        self.gateways
+            .iter()
+            .map(|g| &g.process)
+            .chain(services.into_iter().flatten().map(|s| &s.process))
+            .map(|p| (p.name.clone(), p.id()))
+            .collect()
+    }
+
+    /// The name of a process that has ended, if one has.
+    pub fn ended(&mut self) -> Option<String> {
+        let services = [
+            Some(&mut self.router),
+            Some(&mut self.aggregator),
+            self.provider.as_mut(),
+            self.stripe.as_mut(),
+        ];
+        self.gateways
+            .iter_mut()
+            .map(|g| &mut g.process)
+            .chain(services.into_iter().flatten().map(|s| &mut s.process))
+            .find_map(|p| (!p.is_running()).then(|| format!("{}:\n{}", p.name, p.log_end())))
+    }
+
+    /// Stops everything in order; gives the names of those that had to be
+    /// killed.
+    pub fn stop(&mut self) -> Vec<String> {
+        let services = [
+            Some(&mut self.router),
+            Some(&mut self.aggregator),
+            self.provider.as_mut(),
+            self.stripe.as_mut(),
+        ];
+        self.gateways
+            .iter_mut()
+            .map(|g| &mut g.process)
+            .chain(services.into_iter().flatten().map(|s| &mut s.process))
+            .filter_map(|p| (p.is_running() && !p.stop()).then(|| p.name.clone()))
+            .collect()
+    }
+}
+
+/// The gateways of a stack.
+fn gateway_options(
+    options: &Options,
+    secrets: &Secrets,
+    router: &Service,
+    aggregator: &Service,
+) -> GatewayOptions {
+    GatewayOptions {
+        tenants: vec![
+            tenant(TENANTS[0], "enterprise", &secrets.enterprise_key),
+            tenant(TENANTS[1], "starter", &secrets.starter_key),
+        ],
+        gateways: options.gateways.max(1),
+        limits: options.limits.clone(),
+        concurrency: match options.concurrency {
+            0 => 2,
+            n => n,
+        },
+        router: router.address.clone(),
+        aggregator: aggregator.address.clone(),
+        context_keys: secrets.context_keys.clone(),
+        ingest_token: secrets.gateway_token.clone(),
+        filters: FILTERS.map(str::to_owned).to_vec(),
+    }
+}
+
+fn tenant(id: &str, plan: &str, key: &str) -> Tenant {
+    Tenant {
+        id: id.to_owned(),
+        plan: plan.to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
