@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 /// allowed; the caller logs it and refuses the configuration.
 pub fn parse<T: DeserializeOwned>(filter: &str, bytes: Option<&[u8]>) -> Result<T, String> {
     let bytes = bytes.unwrap_or_default();
-    serde_json::from_slice(bytes).map_err(|e| format!("{filter}: configuration: {e}"))
+    let json = &mut serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(json)
+        .map_err(|e| format!("{filter}: configuration: {}: {}", e.path(), e.inner()))
 }
 
 /// Reads a variable of the VM's environment, which `vm_config` fills from the

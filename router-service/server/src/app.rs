@@ -39,6 +39,9 @@ const CHUNKS_WAITING: usize = 16;
 /// The largest answer that is no stream, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
+/// How long after its error event a broken stream is reset.
+const ABORT_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Headers of a provider's answer that reach the client.
 const PASSED: [&str; 3] = ["retry-after", "openai-processing-ms", "openai-version"];
 
@@ -363,6 +366,9 @@ impl Client {
     /// Ends the stream as one that failed, never as one that is complete.
     async fn abort(&mut self) {
         if !self.gone {
+            // The reset discards what is still queued on the way: the error
+            // event gets a moment to leave.
+            tokio::time::sleep(ABORT_AFTER).await;
             let error = std::io::Error::other("the provider broke off its answer");
             let _ = self.chunks.send(Err(error)).await;
         }

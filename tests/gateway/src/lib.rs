@@ -1,1 +1,12 @@
-//! The filters in the real Envoy.
+//! What the tests of the filters share: an upstream that remembers what it was
+//! sent, and a gateway in front of it.
+//!
+//! The upstream stands where the router and the aggregator would, so that a
+//! test sees exactly what leaves the gateway.
+
+pub mod fixture;
+pub mod raw;
+pub mod upstream;
+
+pub use fixture::Fixture;
+pub use upstream::{Answer, Seen, Upstream};

@@ -1,1 +1,285 @@
-//! From SDK to invoice line.
+//! What the tests of the whole share: a running Weir, the provider's log, and
+//! the comparison of the two ends.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use reqwest::blocking::{Client, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use weir_harness::{Options, Stack, client, parts::Service, paths};
+
+/// A running Weir, in a folder of its own.
+pub struct Pipeline {
+    /// All of it.
+    pub stack: Stack,
+    /// For tenants' requests.
+    pub http: Client,
+    /// When it was started, seconds of the Unix epoch.
+    started_s: i64,
+    _folder: TempDir,
+}
+
+/// Sums by tenant: API calls, input tokens, output tokens.
+pub type Sums = BTreeMap<String, [i64; 3]>;
+
+/// The meters of [`Sums`], in its order.
+pub const METERS: [&str; 3] = ["weir_api_calls", "weir_input_tokens", "weir_output_tokens"];
+
+impl Pipeline {
+    /// The embedded defaults, with limits that no test meets by accident.
+    ///
+    /// # Panics
+    /// Where a part does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(Options {
+            limits: vec![("starter".into(), 100_000), ("enterprise".into(), 100_000)],
+            ..Options::default()
+        })
+    }
+
+    /// A Weir with other options.
+    ///
+    /// # Panics
+    /// Where a part does not start.
+    #[must_use]
+    pub fn with(options: Options) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self {
+            stack: Stack::start(&options, folder.path()).expect("Weir starts"),
+            http: client::client(),
+            started_s: now_s(),
+            _folder: folder,
+        }
+    }
+
+    /// The key of a tenant.
+    ///
+    /// # Panics
+    /// Where there is no such tenant.
+    #[must_use]
+    pub fn key(&self, tenant: &str) -> &str {
+        match tenant {
+            "acme" => &self.stack.secrets.enterprise_key,
+            "solo" => &self.stack.secrets.starter_key,
+            other => panic!("no tenant {other}"),
+        }
+    }
+
+    /// Posts `body` for a tenant through the first gateway, with the tenant's
+    /// name as its `user`, which the provider's log shows.
+    ///
+    /// # Panics
+    /// Where the gateway does not answer.
+    #[must_use]
+    pub fn post(&self, tenant: &str, path: &str, mut body: Value) -> Response {
+        body["user"] = json!(tenant);
+        self.http
+            .post(format!("{}{path}", self.stack.url()))
+            .bearer_auth(self.key(tenant))
+            .json(&body)
+            .send()
+            .expect("the gateway answers")
+    }
+
+    /// A chat of a tenant on the fast model.
+    #[must_use]
+    pub fn chat(&self, tenant: &str, text: &str) -> Response {
+        self.post(tenant, "/v1/chat/completions", chat(text, false))
+    }
+
+    /// Tells the fake provider to fail as `fault` says.
+    ///
+    /// # Panics
+    /// Where it does not take it.
+    pub fn provider_fault(&self, fault: &Value) {
+        control(self.stack.provider.as_ref(), fault);
+    }
+
+    /// Lets the fake provider be well again.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    pub fn provider_heals(&self) {
+        let provider = self.stack.provider.as_ref().expect("a fake provider");
+        let url = format!("{}/__fake/faults", provider.url());
+        let answer = self.http.delete(url).send().expect("the fake answers");
+        assert!(answer.status().is_success());
+    }
+
+    /// Tells the fake Stripe to fail as `fault` says.
+    ///
+    /// # Panics
+    /// Where it does not take it.
+    pub fn stripe_fault(&self, fault: &Value) {
+        control(self.stack.stripe.as_ref(), fault);
+    }
+
+    /// What the provider served, once nothing is under way there.
+    ///
+    /// # Panics
+    /// Where requests stay under way for ten seconds.
+    #[must_use]
+    pub fn provider_log(&self) -> Vec<Value> {
+        let provider = self.stack.provider.as_ref().expect("a fake provider");
+        let start = Instant::now();
+        loop {
+            let answer = self
+                .http
+                .get(format!("{}/__fake/log", provider.url()))
+                .send();
+            let answer = answer.expect("the fake answers");
+            let open = answer.headers()["x-fake-open-requests"]
+                .to_str()
+                .unwrap_or("")
+                .to_owned();
+            let log: Vec<Value> = answer.json().expect("a log");
+            if open == "0" {
+                return log;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{open} requests are open"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What each tenant should be billed by the provider's log: requests that
+    /// were served, and their tokens.
+    #[must_use]
+    pub fn served(&self) -> Sums {
+        let mut sums = Sums::new();
+        for entry in self.provider_log() {
+            let tenant = entry["user"].as_str().unwrap_or_default().to_owned();
+            let sum = sums.entry(tenant).or_default();
+            let billed = matches!(entry["outcome"].as_str(), Some("completed" | "client_gone"));
+            sum[0] += i64::from(billed);
+            sum[1] += entry["prompt_tokens"].as_i64().unwrap_or(0);
+            sum[2] += entry["completion_tokens"].as_i64().unwrap_or(0);
+        }
+        sums
+    }
+
+    /// What Stripe holds for each tenant, by its own summaries.
+    ///
+    /// # Panics
+    /// Where Stripe does not answer.
+    #[must_use]
+    pub fn billed(&self) -> Sums {
+        let account = self.stack.account();
+        let start = (self.started_s - 3_600).div_euclid(60) * 60;
+        let end = (now_s() + 7_200).div_euclid(60) * 60;
+        self.stack
+            .customers
+            .iter()
+            .map(|(tenant, customer)| {
+                let sum = METERS.map(|meter| {
+                    account
+                        .metered(meter, customer, start, end)
+                        .expect("a summary")
+                });
+                (tenant.clone(), sum)
+            })
+            .filter(|(_, sum)| *sum != [0; 3])
+            .collect()
+    }
+
+    /// Sends Stripe everything; gives what the command printed.
+    ///
+    /// # Panics
+    /// Where the command fails.
+    pub fn close_hour(&self) -> Value {
+        let output = self.try_close_hour();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// The same, failing or not.
+    ///
+    /// # Panics
+    /// Where the command can't be run.
+    #[must_use]
+    pub fn try_close_hour(&self) -> Output {
+        self.stack
+            .meter_aggregator(&["close-hour", "--json", "--quiet-ms", "600"])
+            .expect("meter-aggregator runs")
+    }
+
+    /// Closes the hour, and checks that Stripe holds exactly what the provider
+    /// served, for each tenant.
+    #[track_caller]
+    pub fn check_adds_up(&self) -> Sums {
+        self.close_hour();
+        let served = self.served();
+        assert_eq!(self.billed(), served);
+        served
+    }
+
+    /// Runs a Python script of this crate, with the virtual environment's SDK.
+    ///
+    /// # Panics
+    /// Where it fails; with what it printed.
+    pub fn python(&self, script: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("sdk")
+            .join(script);
+        let output = Command::new(paths::python().expect("Python"))
+            .arg(path)
+            .env("WEIR_BASE_URL", format!("{}/v1", self.stack.url()))
+            .env("WEIR_STARTER_KEY", self.key("solo"))
+            .env("WEIR_ENTERPRISE_KEY", self.key("acme"))
+            .output()
+            .expect("Python runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+}
+
+/// A chat on the fast model.
+#[must_use]
+pub fn chat(text: &str, stream: bool) -> Value {
+    json!({
+        "model": "gpt-4o-mini",
+        "stream": stream,
+        "messages": [{"role": "user", "content": text}],
+    })
+}
+
+/// Seconds of the Unix epoch.
+///
+/// # Panics
+/// Where the clock stands before it.
+#[must_use]
+pub fn now_s() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    i64::try_from(since.as_secs()).expect("before the end of time")
+}
+
+fn control(fake: Option<&Service>, fault: &Value) {
+    let url = format!("{}/__fake/faults", fake.expect("a fake").url());
+    let answer = client::client()
+        .post(url)
+        .json(fault)
+        .send()
+        .expect("the fake answers");
+    let status = answer.status();
+    assert!(
+        status.is_success(),
+        "{status} {}",
+        answer.text().unwrap_or_default()
+    );
+}

@@ -1,0 +1,252 @@
+//! The upstream: HTTP/1.1 and HTTP/2 on one port, in a thread of its own.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+    routing::{any, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use weir_wire::{
+    proto::usage::{PublishRequest, UsageEvent},
+    usage::PUBLISH_PATH,
+};
+
+/// A request as it reached the upstream.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Path and query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Bytes of its body.
+    pub body_bytes: usize,
+}
+
+impl Seen {
+    /// Every value of a header.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.headers
+            .get_all(name)
+            .iter()
+            .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+            .collect()
+    }
+}
+
+/// What the upstream answers next.
+#[derive(Debug)]
+pub enum Answer {
+    /// That status, content type and body.
+    Whole(u16, &'static str, String),
+    /// Status 200 and an event stream of what is sent here; it ends with the
+    /// sender, or breaks off at a `None`.
+    Stream(mpsc::UnboundedReceiver<Option<String>>),
+}
+
+#[derive(Default)]
+struct Memory {
+    requests: Vec<Seen>,
+    answers: VecDeque<Answer>,
+    events: Vec<UsageEvent>,
+    credentials: Vec<String>,
+    /// Batches to refuse before the next is taken.
+    refusals: usize,
+}
+
+/// The upstream. Dropping it stops it.
+pub struct Upstream {
+    /// `host:port`.
+    pub address: String,
+    memory: Arc<Mutex<Memory>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// An answer of OpenAI's shape that reports its usage.
+pub const CHAT: &str = include_str!("../../../contracts/fixtures/openai-chat.json");
+
+/// The same as an event stream.
+pub const CHAT_STREAM: &str = include_str!("../../../contracts/fixtures/openai-chat-stream.txt");
+
+impl Upstream {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// Where there is no free port.
+    #[must_use]
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let memory: Arc<Mutex<Memory>> = Arc::default();
+        let router = Router::new()
+            .route(PUBLISH_PATH, post(publish))
+            .fallback(any(serve))
+            .with_state(memory.clone());
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self {
+            address,
+            memory,
+            _runtime: runtime,
+        }
+    }
+
+    /// What to answer to the next request; [`CHAT`] where nothing is said.
+    pub fn answer(&self, answer: Answer) {
+        self.lock().answers.push_back(answer);
+    }
+
+    /// Answers the next request with a stream that the test feeds.
+    #[must_use]
+    pub fn stream(&self) -> mpsc::UnboundedSender<Option<String>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.answer(Answer::Stream(receiver));
+        sender
+    }
+
+    /// Refuses the next batches of events.
+    pub fn refuse_batches(&self, count: usize) {
+        self.lock().refusals = count;
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.lock().requests.clone()
+    }
+
+    /// The last request.
+    ///
+    /// # Panics
+    /// Where there was none.
+    #[must_use]
+    pub fn last(&self) -> Seen {
+        self.requests()
+            .pop()
+            .expect("a request reached the upstream")
+    }
+
+    /// Waits for `count` events and gives all there are then.
+    ///
+    /// # Panics
+    /// Where they do not come within ten seconds.
+    #[must_use]
+    pub fn events(&self, count: usize) -> Vec<UsageEvent> {
+        let start = Instant::now();
+        loop {
+            let events = self.lock().events.clone();
+            if events.len() >= count {
+                return events;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{} events of {count}",
+                events.len()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Forgets the events so far.
+    pub fn forget_events(&self) {
+        self.lock().events.clear();
+    }
+
+    /// The credentials that came with events.
+    #[must_use]
+    pub fn credentials(&self) -> Vec<String> {
+        self.lock().credentials.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().expect("no test panics with the lock")
+    }
+}
+
+async fn publish(
+    State(memory): State<Arc<Mutex<Memory>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let mut memory = memory.lock().expect("no test panics with the lock");
+    if memory.refusals > 0 {
+        memory.refusals -= 1;
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let credential = headers
+        .get("authorization")
+        .map(|v| v.to_str().unwrap_or_default().to_owned());
+    memory.credentials.extend(credential);
+    match PublishRequest::decode(body) {
+        Ok(request) => {
+            memory.events.extend(request.events);
+            StatusCode::ACCEPTED
+        }
+        Err(_) => StatusCode::BAD_REQUEST,
+    }
+}
+
+async fn serve(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX)
+        .await
+        .unwrap_or_default();
+    let answer = {
+        let mut memory = memory.lock().expect("no test panics with the lock");
+        memory.requests.push(Seen {
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or_else(String::new, ToString::to_string),
+            headers: parts.headers,
+            body_bytes: body.len(),
+        });
+        memory.answers.pop_front()
+    };
+    match answer {
+        None => json(200, CHAT.to_owned()),
+        Some(Answer::Whole(status, content_type, body)) => {
+            let mut response = json(status, body);
+            response
+                .headers_mut()
+                .insert("content-type", http::HeaderValue::from_static(content_type));
+            response
+        }
+        Some(Answer::Stream(chunks)) => {
+            let stream = futures_util::stream::unfold(chunks, |mut chunks| async {
+                let chunk = chunks.recv().await?;
+                let item = chunk
+                    .map(Bytes::from)
+                    .ok_or_else(|| std::io::Error::other("broken off"));
+                Some((item, chunks))
+            });
+            (
+                [("content-type", "text/event-stream")],
+                Body::from_stream(stream),
+            )
+                .into_response()
+        }
+    }
+}
+
+fn json(status: u16, body: String) -> Response {
+    let status = StatusCode::from_u16(status).expect("a status");
+    (status, [("content-type", "application/json")], body).into_response()
+}

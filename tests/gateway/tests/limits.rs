@@ -1,0 +1,115 @@
+//! How many requests a tenant may make, in the real Envoy.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use weir_gateway_tests::{
+    Fixture,
+    fixture::{ACME, BODY, CHAT_PATH, SOLO},
+};
+use weir_harness::{
+    client,
+    envoy::{Gateway, Tenant},
+    secrets,
+};
+
+/// Sends `count` chats by `key` from eight threads to those gateways in turn;
+/// gives how many passed and how many were refused.
+fn storm(gateways: &[&Gateway], key: &str, count: usize) -> (usize, usize) {
+    let (passed, refused, next) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let http = client::client();
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    let url = &gateways[n % gateways.len()].url;
+                    let answer = http
+                        .post(format!("{url}{CHAT_PATH}"))
+                        .bearer_auth(key)
+                        .body(BODY)
+                        .send()
+                        .unwrap();
+                    let counter = match answer.status().as_u16() {
+                        200 => &passed,
+                        429 => &refused,
+                        other => panic!("{other}"),
+                    };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (passed.into_inner(), refused.into_inner())
+}
+
+#[test]
+fn beyond_the_limit_is_429_with_a_time_to_wait() {
+    let f = Fixture::with(|options| options.limits = vec![("starter".into(), 3)]);
+    for _ in 0..3 {
+        assert_eq!(f.chat(SOLO).status(), 200);
+    }
+    let answer = f.chat(SOLO);
+    let wait: u64 = answer.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    // A place comes free after the window and at most one sub-window.
+    assert!((55..=62).contains(&wait), "{wait}");
+    // Another tenant is not concerned.
+    f.check_refused(answer, 429, "rate_limit_exceeded");
+}
+
+#[test]
+fn concurrent_first_requests_over_two_workers_admit_the_limit_exactly() {
+    // Many tenants, because the race is in the first requests of each.
+    let tenants: Vec<Tenant> = (0..12)
+        .map(|n| Tenant {
+            id: format!("t{n}"),
+            plan: "starter".into(),
+            key: secrets::api_key("starter"),
+        })
+        .collect();
+    let f = Fixture::with(|options| {
+        options.limits = vec![("starter".into(), 10)];
+        options.tenants = tenants.clone();
+    });
+    for tenant in &tenants {
+        assert_eq!(
+            storm(&[&f.gateway], &tenant.key, 40),
+            (10, 30),
+            "{}",
+            tenant.id
+        );
+    }
+}
+
+#[test]
+fn two_gateways_together_never_pass_the_limit() {
+    let f = Fixture::with(|options| {
+        options.limits = vec![("starter".into(), 25)];
+        options.gateways = 2;
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let second = Gateway::start("second", &f.options, folder.path()).unwrap();
+    // Each has its half, rounded down.
+    assert_eq!(storm(&[&f.gateway, &second], f.key(SOLO), 100), (24, 76));
+}
+
+#[test]
+fn refused_requests_reach_nobody_and_bill_nothing() {
+    let f = Fixture::with(|options| options.limits = vec![("starter".into(), 2)]);
+    storm(&[&f.gateway], f.key(SOLO), 10);
+    assert_eq!(f.upstream.requests().len(), 2);
+    assert_eq!(f.chat(ACME).status(), 200);
+    assert_eq!(f.upstream.events(3).len(), 3);
+    assert_eq!(f.gateway.counter("weir_rate_limit_admitted"), 3);
+    assert_eq!(f.gateway.counter("weir_rate_limit_refused"), 8);
+}

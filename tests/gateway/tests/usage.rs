@@ -1,0 +1,174 @@
+//! What a request used, as it leaves the real Envoy.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use weir_gateway_tests::{
+    Answer, Fixture,
+    fixture::{ACME, BODY, CHAT_PATH, SOLO},
+    upstream::CHAT_STREAM,
+};
+use weir_wire::{
+    proto::usage::{Outcome, UsageEvent, UsageSource, Witness},
+    usage,
+};
+
+fn tokens(event: &UsageEvent) -> Vec<[u64; 4]> {
+    event
+        .usage
+        .iter()
+        .filter(|u| u.source() == UsageSource::Reported)
+        .map(|u| {
+            [
+                u.input_tokens,
+                u.cached_input_tokens,
+                u.output_tokens,
+                u.reasoning_tokens,
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn a_served_request_leaves_one_event_that_the_aggregator_would_book() {
+    let f = Fixture::start();
+    assert_eq!(f.chat(SOLO).status(), 200);
+    f.upstream.answer(Answer::Whole(
+        200,
+        "text/event-stream",
+        CHAT_STREAM.to_owned(),
+    ));
+    assert_eq!(f.chat(ACME).text().unwrap(), CHAT_STREAM);
+    let events = f.upstream.events(2);
+    assert_eq!(events.len(), 2);
+    for (event, tenant, expected) in [
+        (&events[0], "solo", [3, 16, 6, 4]),
+        (&events[1], "acme", [19, 0, 10, 0]),
+    ] {
+        assert_eq!(event.tenant, tenant);
+        assert_eq!(event.witness(), Witness::Gateway);
+        assert_eq!(event.outcome(), Outcome::Completed);
+        assert_eq!(event.request_class, "chat");
+        assert_eq!(event.status, 200);
+        assert_eq!(tokens(event), [expected]);
+        usage::check(event.clone(), &f.keyring()).unwrap();
+    }
+    let credential = format!("Bearer {}", f.options.ingest_token);
+    assert!(f.upstream.credentials().iter().all(|c| *c == credential));
+}
+
+#[test]
+fn each_end_of_a_request_has_its_outcome() {
+    let f = Fixture::start();
+    for (status, outcome) in [
+        (404, Outcome::Rejected),
+        (429, Outcome::Rejected),
+        (500, Outcome::UpstreamError),
+    ] {
+        f.upstream.answer(Answer::Whole(
+            status,
+            "application/json",
+            "{\"error\":{}}".into(),
+        ));
+        assert_eq!(f.chat(ACME).status(), status);
+        let event = f.upstream.events(1).pop().unwrap();
+        assert_eq!(
+            (event.outcome(), event.status),
+            (outcome, u32::from(status))
+        );
+        assert!(tokens(&event).is_empty());
+        f.upstream.forget_events();
+    }
+    // A stream that breaks off.
+    let stream = f.upstream.stream();
+    stream
+        .send(Some("data: {\"choices\":[]}\n\n".into()))
+        .unwrap();
+    stream.send(None).unwrap();
+    let _ = f.chat(ACME).text();
+    let event = f.upstream.events(1).pop().unwrap();
+    assert_eq!(event.outcome(), Outcome::UpstreamError);
+}
+
+#[test]
+fn a_stream_is_not_held_back_and_a_client_that_leaves_is_seen() {
+    let f = Fixture::start();
+    let stream = f.upstream.stream();
+    let address = f.gateway.url.trim_start_matches("http://");
+    let mut client = TcpStream::connect(address).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    write!(
+        client,
+        "POST {CHAT_PATH} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{BODY}",
+        f.key(ACME),
+        BODY.len()
+    )
+    .unwrap();
+    // Each piece arrives before the next is sent: nothing is buffered.
+    for n in 0..5 {
+        let piece = format!("data: {{\"n\":{n}}}\n\n");
+        stream.send(Some(piece.clone())).unwrap();
+        let mut seen = String::new();
+        while !seen.contains(&piece) {
+            let mut bytes = [0; 1_000];
+            let count = client.read(&mut bytes).unwrap();
+            assert!(count > 0, "{seen}");
+            seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+    drop(client);
+    let event = f.upstream.events(1).pop().unwrap();
+    assert_eq!(event.outcome(), Outcome::ClientDisconnected);
+    assert_eq!(event.status, 200);
+}
+
+#[test]
+fn events_are_kept_until_they_are_acknowledged() {
+    let f = Fixture::start();
+    f.upstream.refuse_batches(3);
+    for _ in 0..20 {
+        assert_eq!(f.chat(ACME).status(), 200);
+    }
+    let mut ids: Vec<String> = f
+        .upstream
+        .events(20)
+        .into_iter()
+        .map(|e| e.event_id)
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(
+        f.upstream.events(20).len(),
+        20,
+        "none is sent twice once acknowledged"
+    );
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 20);
+    assert!(f.gateway.counter("weir_usage_batches_failed") >= 1);
+    assert_eq!(f.gateway.counter("weir_usage_events_dropped"), 0);
+}
+
+#[test]
+fn many_at_once_leave_one_event_each() {
+    let f = Fixture::start();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    assert_eq!(f.chat(ACME).status(), 200);
+                }
+            });
+        }
+    });
+    let events = f.upstream.events(200);
+    let mut ids: Vec<&String> = events.iter().map(|e| &e.request_id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((events.len(), ids.len()), (200, 200));
+    assert!(events.iter().all(|e| tokens(e) == [[3, 16, 6, 4]]));
+}

@@ -1,0 +1,150 @@
+//! What goes wrong on the way, and still adds up.
+
+use std::io::Read as _;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use weir_pipeline_tests::{Pipeline, chat};
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn usage_that_a_provider_does_not_report_is_estimated() {
+    let p = Pipeline::start();
+    p.provider_fault(&json!({"missing_usage": true}));
+    assert_eq!(p.chat("solo", "sixteen bytes ok").status(), 200);
+    let stream = p
+        .post("solo", CHAT, chat("the same again", true))
+        .text()
+        .unwrap();
+    assert!(stream.ends_with("data: [DONE]\n\n"));
+    p.close_hour();
+    let [calls, input, output] = p.billed()["solo"];
+    assert_eq!(calls, 2);
+    assert!(input > 0 && output > 0, "{input} {output}");
+}
+
+#[test]
+fn a_stream_that_is_cut_never_looks_complete_and_bills_what_came() {
+    let p = Pipeline::start();
+    p.provider_fault(&json!({"cut_after_chunks": 4, "times": 1}));
+    let mut text = String::new();
+    let mut answer = p.post("solo", CHAT, chat("tell me more and more", true));
+    let clean = answer.read_to_string(&mut text).is_ok();
+    assert!(!clean, "the connection ended cleanly: {text}");
+    assert!(!text.contains("[DONE]"), "{text}");
+    assert!(text.contains("\"provider_error\""), "{text}");
+    p.close_hour();
+    let [calls, input, output] = p.billed()["solo"];
+    assert_eq!(calls, 0);
+    assert!(input > 0 && output > 0, "{input} {output}");
+}
+
+#[test]
+fn an_error_inside_a_stream_reaches_the_client() {
+    let p = Pipeline::start();
+    p.provider_fault(&json!({"error_in_stream_after_chunks": 2, "times": 1}));
+    let text = p
+        .post("solo", CHAT, chat("tell me", true))
+        .text()
+        .unwrap_or_default();
+    assert!(text.contains("\"error\""), "{text}");
+    p.close_hour();
+    assert_eq!(p.billed().get("solo").map_or(0, |s| s[0]), 0);
+}
+
+#[test]
+fn a_client_that_leaves_is_billed_what_the_provider_reports() {
+    let p = Pipeline::start();
+    p.provider_fault(&json!({"chunk_delay_ms": 40}));
+    for n in 0..5 {
+        let mut answer = p.post("solo", CHAT, chat(&format!("a long story {n}"), true));
+        let mut first = [0; 40];
+        answer.read_exact(&mut first).unwrap();
+        drop(answer);
+    }
+    // Leaving before any answer is no way round the bill either.
+    let impatient = reqwest::blocking::Client::builder()
+        .no_proxy()
+        .timeout(std::time::Duration::from_millis(150))
+        .build()
+        .unwrap();
+    p.provider_heals();
+    p.provider_fault(&json!({"delay_ms": 500}));
+    let mut body = chat("slow", false);
+    body["user"] = json!("solo");
+    let left = impatient
+        .post(format!("{}{CHAT}", p.stack.url()))
+        .bearer_auth(p.key("solo"))
+        .json(&body)
+        .send();
+    assert!(left.is_err());
+    let served = p.served();
+    assert_eq!(served["solo"][0], 6, "the provider finished each");
+    p.check_adds_up();
+}
+
+#[test]
+fn an_aggregator_killed_in_the_middle_loses_and_doubles_nothing() {
+    let mut p = Pipeline::start();
+    for round in 0..4 {
+        for n in 0..5 {
+            assert_eq!(p.chat("solo", &format!("{round} {n}")).status(), 200);
+        }
+        if round == 2 {
+            p.close_hour();
+        }
+        p.stack.aggregator.process.kill();
+        assert_eq!(p.chat("acme", "while it is away").status(), 200);
+        p.stack.restart_aggregator().unwrap();
+    }
+    let served = p.check_adds_up();
+    assert_eq!((served["solo"][0], served["acme"][0]), (20, 4));
+}
+
+#[test]
+fn stripes_troubles_bill_nothing_twice() {
+    let p = Pipeline::start();
+    for (n, fault) in [
+        json!({"path": "/v1/billing/meter_events", "times": 2, "status": 500}),
+        json!({"path": "/v1/billing/meter_events", "times": 2, "accept_then_drop": true}),
+        json!({"path": "/v1/billing/meter_events", "times": 2, "accept_then_status": 500}),
+        json!({"path": "/v1/billing/meter_events", "times": 1, "status": 429}),
+    ]
+    .iter()
+    .enumerate()
+    {
+        p.stripe_fault(fault);
+        assert_eq!(p.chat("solo", &format!("fault {n}")).status(), 200);
+        p.check_adds_up();
+    }
+}
+
+#[test]
+fn what_stripe_refuses_is_held_and_said() {
+    let p = Pipeline::start();
+    p.stripe_fault(&json!({"path": "/v1/billing/meter_events", "times": 1, "status": 400}));
+    assert_eq!(p.chat("solo", "x").status(), 200);
+    let output = p.try_close_hour();
+    assert!(!output.status.success());
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let held = status["intents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["state"] == "held");
+    assert_eq!(held.unwrap()["count"], 1, "{status}");
+}
+
+#[test]
+fn signals_stop_services_cleanly_and_lose_nothing() {
+    let mut p = Pipeline::start();
+    for n in 0..10 {
+        assert_eq!(p.chat("solo", &n.to_string()).status(), 200);
+    }
+    // The router hands its last events over before it goes.
+    p.stack.router.process.signal(Signal::SIGTERM);
+    assert!(p.stack.router.process.stop(), "the router had to be killed");
+    p.check_adds_up();
+    assert!(p.stack.stop().is_empty());
+}
