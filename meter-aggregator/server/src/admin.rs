@@ -76,7 +76,8 @@ async fn close_hour(
             "authorization: not the admin token",
         );
     }
-    let deadline = Instant::now() + CLOSE_MAX;
+    let now = Instant::now();
+    let deadline = now.checked_add(CLOSE_MAX).unwrap_or(now);
     wait_for_quiet(&ingest, Duration::from_millis(close.quiet_ms), deadline).await;
     let problem = close_books(&ingest, deadline).await.err();
     answer(&ingest, problem).await

@@ -78,7 +78,7 @@ async fn publish(
     if headers.contains_key(names::TENANT_CONTEXT) {
         return plain(
             StatusCode::FORBIDDEN,
-            "x-weir-tenant-context: not for service methods",
+            &format!("{}: not for service methods", names::TENANT_CONTEXT),
         );
     }
     if headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes())

@@ -6,16 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
-use tokio::sync::{mpsc, oneshot};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use weir_dialects::routes::RequestClass;
 use weir_router_core::{
     meter::{self, Attempt, Ending},
     refusal::Refusal,
-    relay::{self, Seen, StreamRelay},
-    request::{self, Prepared},
+    relay::Seen,
+    request,
     used_once::{Use, UsedOnce},
 };
 use weir_wire::{
@@ -24,26 +24,10 @@ use weir_wire::{
     proto::usage::Outcome,
 };
 
-use crate::{
-    config::Settings,
-    provider::{CallError, Provider, SILENCE_MAX},
-    witness::Witnesses,
-};
+use crate::{call::Call, config::Settings, witness::Witnesses};
 
 /// Request ids remembered in each generation: 8,000 a second.
 const USED_ONCE_MAX: usize = 520_000;
-
-/// Chunks that wait for a slow client before the provider is read no further.
-const CHUNKS_WAITING: usize = 16;
-
-/// The largest answer that is no stream, in bytes.
-const ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// How long after its error event a broken stream is reset.
-const ABORT_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Headers of a provider's answer that reach the client.
-const PASSED: [&str; 3] = ["retry-after", "openai-processing-ms", "openai-version"];
 
 /// What every request shares.
 pub struct App {
@@ -58,7 +42,7 @@ pub struct App {
 pub struct Caller {
     pub verified: Verified,
     header: String,
-    started: Instant,
+    pub started: Instant,
     started_ms: i64,
 }
 
@@ -184,7 +168,8 @@ impl App {
         self.tell(caller, class, None, &Seen::default(), ending);
     }
 
-    fn tell(
+    /// Hands the witness of a request to its queue.
+    pub fn tell(
         &self,
         caller: &Caller,
         class: RequestClass,
@@ -203,243 +188,8 @@ impl App {
     }
 }
 
-type Answered = oneshot::Sender<Result<Answer, Refusal>>;
-
-/// One call of a provider, from its start to its witness.
-struct Call {
-    app: Arc<App>,
-    caller: Caller,
-    class: RequestClass,
-    attempt: Attempt,
-}
-
-impl Call {
-    async fn run(self, provider: &Provider, prepared: Prepared, answer: Answered) {
-        let stream = prepared.stream;
-        let hide_usage = !prepared.usage_asked;
-        match provider.post(self.class, prepared.body).await {
-            Ok(response) if stream && is_event_stream(&response) => {
-                self.relay_stream(response, hide_usage, answer).await;
-            }
-            Ok(response) => self.relay_whole(response, answer).await,
-            Err(error) => {
-                let refusal = match error {
-                    CallError::Unreachable => unavailable(502, "could not be reached"),
-                    CallError::Silent => unavailable(504, "did not answer in time"),
-                };
-                self.fail(refusal, answer);
-            }
-        }
-    }
-
-    fn fail(self, refusal: Refusal, answer: Answered) {
-        let ending = ending(&self.caller, Outcome::UpstreamError, refusal.status, None);
-        self.tell(&Seen::default(), ending);
-        let _ = answer.send(Err(refusal));
-    }
-
-    async fn relay_whole(self, response: reqwest::Response, answer: Answered) {
-        let status = response.status();
-        let headers = answer_headers(&response);
-        let body = match tokio::time::timeout(SILENCE_MAX, read_whole(response)).await {
-            Ok(Some(body)) => body,
-            Ok(None) => return self.fail(unavailable(502, "broke off its answer"), answer),
-            Err(_) => return self.fail(unavailable(504, "did not answer in time"), answer),
-        };
-        let first = Some(millis_since(self.caller.started));
-        let seen = Seen::of_json(&body);
-        if !status.is_success() {
-            let ending = ending(&self.caller, Outcome::UpstreamError, status.as_u16(), first);
-            self.tell(&seen, ending);
-            let _ = answer.send(provider_refusal(status, headers, body, seen.error));
-            return;
-        }
-        let sent = answer.send(Ok(Answer {
-            status,
-            headers,
-            body: AnswerBody::Whole(body),
-        }));
-        let outcome = match (seen.error, sent) {
-            (true, _) => Outcome::UpstreamError,
-            (false, Ok(())) => Outcome::Completed,
-            (false, Err(_)) => Outcome::ClientDisconnected,
-        };
-        self.tell(&seen, ending(&self.caller, outcome, status.as_u16(), first));
-    }
-
-    async fn relay_stream(self, mut response: reqwest::Response, hide: bool, answer: Answered) {
-        let status = response.status();
-        let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let gone = answer
-            .send(Ok(Answer {
-                status,
-                headers: answer_headers(&response),
-                body: AnswerBody::Stream(ReceiverStream::new(receiver)),
-            }))
-            .is_err();
-        let mut client = Client {
-            chunks,
-            gone,
-            drain_until: None,
-            drain: self.app.settings.drain,
-        };
-        let mut relay = StreamRelay::new(hide);
-        let mut first = None;
-        let broken = loop {
-            let Some(read) = client.read(&mut response).await else {
-                break false; // The time to drain is over.
-            };
-            match read {
-                Ok(Some(chunk)) => match relay.feed(&chunk) {
-                    Ok(pass) => {
-                        if relay.seen().output_bytes > 0 && first.is_none() {
-                            first = Some(millis_since(self.caller.started));
-                        }
-                        client.pass(pass).await;
-                    }
-                    Err(_) => break true,
-                },
-                Ok(None) => break !relay.seen().done && !relay.seen().error,
-                Err(()) => break true,
-            }
-        };
-        if broken {
-            let error = unavailable(502, "broke off its answer").error;
-            client.pass(relay::error_event(&error)).await;
-            client.abort().await;
-        }
-        let seen = relay.seen();
-        let outcome = if client.gone {
-            Outcome::ClientDisconnected
-        } else if broken || seen.error {
-            Outcome::UpstreamError
-        } else {
-            Outcome::Completed
-        };
-        self.tell(seen, ending(&self.caller, outcome, status.as_u16(), first));
-    }
-
-    fn tell(&self, seen: &Seen, ending: Ending) {
-        self.app
-            .tell(&self.caller, self.class, Some(&self.attempt), seen, ending);
-    }
-}
-
-/// The client's end of a stream. After it is gone the provider is read on for
-/// a while, to learn what the request used.
-struct Client {
-    chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
-    gone: bool,
-    drain_until: Option<tokio::time::Instant>,
-    drain: std::time::Duration,
-}
-
-impl Client {
-    /// The provider's next bytes; `None` once the time to drain is over.
-    async fn read(
-        &mut self,
-        response: &mut reqwest::Response,
-    ) -> Option<Result<Option<Bytes>, ()>> {
-        loop {
-            let silence = tokio::time::Instant::now() + SILENCE_MAX;
-            if self.gone && self.drain_until.is_none() {
-                self.drain_until = Some(tokio::time::Instant::now() + self.drain);
-            }
-            let until = self.drain_until.unwrap_or(silence);
-            tokio::select! {
-                biased;
-                chunk = response.chunk() => return Some(chunk.map_err(|_| ())),
-                () = self.chunks.closed(), if !self.gone => self.gone = true,
-                () = tokio::time::sleep_until(until) => {
-                    return if self.gone { None } else { Some(Err(())) };
-                }
-            }
-        }
-    }
-
-    async fn pass(&mut self, bytes: Vec<u8>) {
-        if !self.gone && !bytes.is_empty() {
-            self.gone = self.chunks.send(Ok(bytes.into())).await.is_err();
-        }
-    }
-
-    /// Ends the stream as one that failed, never as one that is complete.
-    async fn abort(&mut self) {
-        if !self.gone {
-            // The reset discards what is still queued on the way: the error
-            // event gets a moment to leave.
-            tokio::time::sleep(ABORT_AFTER).await;
-            let error = std::io::Error::other("the provider broke off its answer");
-            let _ = self.chunks.send(Err(error)).await;
-        }
-    }
-}
-
-async fn read_whole(mut response: reqwest::Response) -> Option<Bytes> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len().saturating_add(chunk.len()) > ANSWER_MAX_BYTES {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body.into())
-}
-
-/// What a client is told of a provider's refusal. That our own key was refused
-/// is no news for a tenant, whose key is good.
-fn provider_refusal(
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    has_error: bool,
-) -> Result<Answer, Refusal> {
-    match status.as_u16() {
-        401 | 403 => {
-            tracing::error!(%status, "the provider refused the router's key");
-            Err(unavailable(502, "refused the router"))
-        }
-        300..=399 => Err(unavailable(502, "answered with a redirect")),
-        _ if has_error => Ok(Answer {
-            status,
-            headers,
-            body: AnswerBody::Whole(body),
-        }),
-        code => Err(unavailable(code, "answered with an error")),
-    }
-}
-
-fn unavailable(status: u16, what: &str) -> Refusal {
-    Refusal::server(
-        status,
-        "provider_error",
-        format!("The model's provider {what}."),
-    )
-}
-
-fn is_event_stream(response: &reqwest::Response) -> bool {
-    response.status().is_success()
-        && response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.trim_start().starts_with("text/event-stream"))
-}
-
-fn answer_headers(response: &reqwest::Response) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for name in PASSED.iter().map(|n| http::HeaderName::from_static(n)) {
-        if let Some(value) = response.headers().get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
-    if let Some(value) = response.headers().get(header::CONTENT_TYPE) {
-        headers.insert(header::CONTENT_TYPE, value.clone());
-    }
-    headers
-}
-
-fn ending(caller: &Caller, outcome: Outcome, status: u16, first: Option<u64>) -> Ending {
+/// How a request of that caller ended, now.
+pub fn ending(caller: &Caller, outcome: Outcome, status: u16, first: Option<u64>) -> Ending {
     Ending {
         outcome,
         status,
@@ -449,7 +199,8 @@ fn ending(caller: &Caller, outcome: Outcome, status: u16, first: Option<u64>) ->
     }
 }
 
-fn millis_since(start: Instant) -> u64 {
+/// Milliseconds since then.
+pub fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,6 +1,7 @@
 //! The inference router: takes a tenant's request to a model within its plan.
 
 mod app;
+mod call;
 mod config;
 mod grpc;
 mod provider;

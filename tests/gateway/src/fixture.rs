@@ -74,7 +74,6 @@ impl Fixture {
     }
 
     /// A POST without any credential.
-    #[must_use]
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.http
             .post(format!("{}{path}", self.gateway.url))

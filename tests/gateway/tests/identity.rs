@@ -99,12 +99,15 @@ fn what_a_client_claims_to_be_is_gone() {
     assert!(context::verify(signed[0].as_bytes(), &f.keyring(), now_ms()).is_ok());
 }
 
+/// Headers that are sent, the status and the code they get.
+type Case<'a> = (&'a [(&'a str, Vec<u8>)], u16, &'a str);
+
 #[test]
 fn who_can_not_be_identified_is_refused_in_openais_shape() {
     let f = Fixture::start();
     let (acme, solo) = (f.key(ACME), f.key(SOLO));
     let bearer = |key: &str| format!("Bearer {key}").into_bytes();
-    let cases: [(&[(&str, Vec<u8>)], u16, &str); 9] = [
+    let cases: [Case<'_>; 9] = [
         (&[], 401, "invalid_api_key"),
         (&[("x-tenant-id", b"acme".to_vec())], 401, "invalid_api_key"),
         (

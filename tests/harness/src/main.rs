@@ -26,6 +26,9 @@ use weir_harness::{Options, Stack, paths};
 /// Runs Weir on this machine.
 #[derive(Parser)]
 struct Arguments {
+    /// Where the run's logs, data and endpoints are; `target/run` by default.
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -41,10 +44,14 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().verb {
-        Verb::Run => run(),
-        Verb::CloseHour => close_hour(),
-        Verb::Stop => stop(),
+    let arguments = Arguments::parse();
+    let folder = arguments
+        .folder
+        .unwrap_or_else(|| paths::workspace().join("target/run"));
+    let outcome = match arguments.verb {
+        Verb::Run => run(&folder),
+        Verb::CloseHour => close_hour(&folder),
+        Verb::Stop => stop(&folder),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{error:#}");
@@ -52,25 +59,20 @@ fn main() -> ExitCode {
     })
 }
 
-fn run_folder() -> PathBuf {
-    paths::workspace().join("target/run")
-}
-
-fn run() -> anyhow::Result<ExitCode> {
+fn run(folder: &Path) -> anyhow::Result<ExitCode> {
     let options = options_from_environment()?;
-    let folder = run_folder();
-    if let Ok(left) = Endpoints::read(&folder)
+    if let Ok(left) = Endpoints::read(folder)
         && left.running().next().is_some()
     {
         bail!("a run is up already: make stop");
     }
-    prepare(&folder, options.stripe.is_some())?;
+    prepare(folder, options.stripe.is_some())?;
     // Before anything is started: from now on a signal stops what there is.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     println!("starting; logs are in {}", folder.display());
-    let mut stack = Stack::start(&options, &folder)?;
+    let mut stack = Stack::start(&options, folder)?;
     let endpoints = Endpoints::of(&stack);
-    endpoints.write(&folder)?;
+    endpoints.write(folder)?;
     endpoints.explain();
 
     let mut failed = false;
@@ -87,7 +89,7 @@ fn run() -> anyhow::Result<ExitCode> {
         eprintln!("{name} had to be killed");
         failed = true;
     }
-    Endpoints::remove(&folder)?;
+    Endpoints::remove(folder)?;
     println!("stopped");
     Ok(if failed {
         ExitCode::FAILURE
@@ -163,8 +165,8 @@ fn pair(base: &str, key: &str, default: &str) -> anyhow::Result<Option<(String, 
     }
 }
 
-fn close_hour() -> anyhow::Result<ExitCode> {
-    let endpoints = Endpoints::read(&run_folder()).context("no run is up: make run")?;
+fn close_hour(folder: &Path) -> anyhow::Result<ExitCode> {
+    let endpoints = Endpoints::read(folder).context("no run is up: make run")?;
     let status = Command::new(paths::binary("meter-aggregator")?)
         .args(["close-hour", "--config"])
         .arg(&endpoints.aggregator_config)
@@ -177,9 +179,8 @@ fn close_hour() -> anyhow::Result<ExitCode> {
     })
 }
 
-fn stop() -> anyhow::Result<ExitCode> {
-    let folder = run_folder();
-    let Ok(endpoints) = Endpoints::read(&folder) else {
+fn stop(folder: &Path) -> anyhow::Result<ExitCode> {
+    let Ok(endpoints) = Endpoints::read(folder) else {
         println!("no run is up");
         return Ok(ExitCode::SUCCESS);
     };
@@ -194,7 +195,7 @@ fn stop() -> anyhow::Result<ExitCode> {
         }
         wait_until_gone(&endpoints);
     }
-    Endpoints::remove(&folder)?;
+    Endpoints::remove(folder)?;
     println!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -50,10 +50,11 @@ pub enum CloudEventError {
 /// [`CloudEventError::Time`] where its start is no time.
 pub fn encode(event: UsageEvent) -> Result<String, CloudEventError> {
     let started = event.started_at_ms;
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(started) * 1_000_000)
-        .ok()
-        .and_then(|t| t.format(&Rfc3339).ok())
-        .ok_or(CloudEventError::Time(started))?;
+    let time =
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(started).saturating_mul(1_000_000))
+            .ok()
+            .and_then(|t| t.format(&Rfc3339).ok())
+            .ok_or(CloudEventError::Time(started))?;
     let source = match event.witness() {
         Witness::Router => "weir/router",
         Witness::Gateway | Witness::Unspecified => "weir/gateway",

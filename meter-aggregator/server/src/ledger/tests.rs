@@ -1,5 +1,7 @@
 //! The ledger's invariants, over real SQLite.
 
+#![allow(clippy::arithmetic_side_effects)]
+
 use weir_meter_core::intent::Next;
 use weir_wire::{
     ids::RequestId,
@@ -104,7 +106,7 @@ fn duplicates_and_worse_witnesses_change_nothing() {
     let mut f = Fixture::new();
     let router = event(1, Witness::Router, UsageSource::Reported, 10);
     let gateway = event(1, Witness::Gateway, UsageSource::Reported, 99);
-    f.book(&[router.clone()]);
+    f.book(std::slice::from_ref(&router));
     f.book(&[router.clone(), gateway, router]);
     assert_eq!(f.input(), (10, 0));
     assert_eq!(f.ledger.booked_upto().unwrap(), 4);

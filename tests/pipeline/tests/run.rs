@@ -1,0 +1,150 @@
+//! `make run`, `make close-hour` and `make stop`, as their program does them.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use weir_harness::{client, paths};
+use weir_pipeline_tests::chat;
+
+fn weir_run(folder: &Path, verb: &str) -> Command {
+    let mut command = Command::new(paths::binary("weir-run").unwrap());
+    command.arg(verb).arg("--folder").arg(folder);
+    for name in [
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "STRIPE_API_KEY",
+        "STRIPE_API_BASE",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("WEIR_GATEWAYS", "2")
+        .env("REDIS_URL", "redis://nowhere");
+    command
+}
+
+fn start(folder: &Path) -> (Child, Value) {
+    let output = fs::File::create(folder.with_extension("out")).unwrap();
+    let child = weir_run(folder, "run")
+        .stdout(output)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let endpoints = wait_for(|| {
+        let text = fs::read_to_string(folder.join("endpoints.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    });
+    (child, endpoints)
+}
+
+fn wait_for<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "it takes too long"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ask(endpoints: &Value, gateway: usize, plan: &str) -> u16 {
+    client::client()
+        .post(format!(
+            "{}/v1/chat/completions",
+            endpoints["gateways"][gateway].as_str().unwrap()
+        ))
+        .bearer_auth(endpoints["keys"][plan].as_str().unwrap())
+        .json(&chat("hello", false))
+        .send()
+        .unwrap()
+        .status()
+        .as_u16()
+}
+
+fn is_running(process: &Value) -> bool {
+    let pid = process["pid"].as_i64().unwrap();
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[track_caller]
+fn check_gone(endpoints: &Value, folder: &Path) {
+    for process in endpoints["processes"].as_array().unwrap() {
+        assert!(!is_running(process), "{process} still runs");
+    }
+    assert!(!folder.join("endpoints.json").exists());
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_run_serves_bills_and_stops_at_ctrl_c() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    let (mut child, endpoints) = start(&folder);
+    for gateway in 0..2 {
+        for plan in ["starter", "enterprise"] {
+            assert_eq!(ask(&endpoints, gateway, plan), 200);
+        }
+    }
+    for field in [
+        "gateway",
+        "router",
+        "aggregator",
+        "stripe",
+        "ledger",
+        "logs",
+    ] {
+        assert!(endpoints[field].is_string(), "{field}");
+    }
+    assert!(endpoints["providers"]["openai"].is_string());
+    assert_eq!(endpoints["envoy_admin"].as_array().unwrap().len(), 2);
+
+    let closed = weir_run(&folder, "close-hour").output().unwrap();
+    assert!(closed.status.success(), "{closed:?}");
+    let calls = text(&closed);
+    let calls = calls.lines().filter(|l| l.contains("api_calls"));
+    assert!(
+        calls
+            .map(|l| l.split_whitespace().rev().take(2).collect::<Vec<_>>())
+            .all(|n| n == ["2", "2"])
+    );
+
+    // Nobody starts a second one on the same folder.
+    assert!(!weir_run(&folder, "run").output().unwrap().status.success());
+
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+    check_gone(&endpoints, &folder);
+    let output = fs::read_to_string(folder.with_extension("out")).unwrap();
+    assert!(output.contains("REDIS_URL is not used yet"), "{output}");
+    assert!(output.contains("curl http://127.0.0.1:"), "{output}");
+}
+
+#[test]
+fn stop_ends_what_a_killed_run_left_behind() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    let (mut child, endpoints) = start(&folder);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(ask(&endpoints, 0, "starter"), 200, "its parts go on");
+    assert!(weir_run(&folder, "stop").output().unwrap().status.success());
+    check_gone(&endpoints, &folder);
+    let nothing = weir_run(&folder, "stop").output().unwrap();
+    assert!(nothing.status.success() && text(&nothing).contains("no run is up"));
+}
