@@ -1,3 +1,131 @@
-//! Load generator and paired measurements.
+//! Measures what the filters cost: bare Envoy and Envoy with them, against the
+//! same upstream, in pairs.
 
-fn main() {}
+mod load;
+mod machine;
+mod report;
+mod series;
+mod stats;
+mod upstream;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Parser;
+use serde_json::json;
+use weir_harness::{envoy::FILTERS, secrets};
+
+use crate::{
+    load::Load,
+    report::Measured,
+    series::{Subject, Variant},
+    upstream::Upstream,
+};
+
+/// Measures what Weir's filters cost an Envoy.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Rounds that count, on each gateway; one more warms up
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Requests in a round
+    #[arg(long, default_value_t = 2_500, value_parser = clap::value_parser!(u32).range(1..))]
+    requests: u32,
+    /// Connections, one request at a time on each
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    /// Ask for event streams
+    #[arg(long)]
+    stream: bool,
+    /// Also measure with the first filter, the first two, the first three
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    each: bool,
+    /// Also measure all filters with the modules of this folder, such as those
+    /// of a change that is to be judged
+    #[arg(long, value_name = "FOLDER")]
+    other: Option<PathBuf>,
+    /// Write every round to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let load = Load {
+        key: secrets::api_key("enterprise"),
+        stream: arguments.stream,
+        connections: arguments.connections.into(),
+        requests: usize::try_from(arguments.requests)?,
+    };
+    let machine = machine::describe();
+    println!(
+        "{machine}; {} rounds of {} requests over {} connections, {}; load average {}",
+        arguments.rounds,
+        load.requests,
+        load.connections,
+        if load.stream { "streams" } else { "JSON" },
+        machine::load_average(),
+    );
+    let all = measure(&arguments, &load)?;
+    println!(
+        "\n{}\nload average {}",
+        report::text(&all),
+        machine::load_average()
+    );
+    if let Some(path) = &arguments.json {
+        let echo = json!({
+            "rounds": arguments.rounds,
+            "requests": load.requests,
+            "connections": load.connections,
+            "stream": load.stream,
+        });
+        let text = format!("{:#}\n", report::json(&machine, &echo, &all));
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Starts the gateways, which stay up all the time, and measures in turn.
+fn measure(arguments: &Arguments, load: &Load) -> anyhow::Result<Vec<Measured>> {
+    let upstream = Upstream::start()?;
+    let folder = tempfile::tempdir()?;
+    let mut subjects = variants(arguments)
+        .into_iter()
+        .map(|variant| Subject::start(variant, &load.key, &upstream, folder.path()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    // One thread makes the load and one is the upstream: the other CPU is
+    // Envoy's.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let results = series::run(&mut subjects, arguments.rounds.into(), |subject| {
+        subject.round(&runtime, load, &upstream)
+    })?;
+    for subject in &subjects {
+        subject.check_counters()?;
+    }
+    Ok(subjects
+        .into_iter()
+        .zip(results)
+        .map(|(subject, rounds)| Measured {
+            variant: subject.variant,
+            rounds,
+        })
+        .collect())
+}
+
+/// Bare Envoy first, then with ever more filters.
+fn variants(arguments: &Arguments) -> Vec<Variant> {
+    let own = (0..=FILTERS.len())
+        .filter(|count| arguments.each || [0, FILTERS.len()].contains(count))
+        .map(|filters| Variant {
+            filters,
+            folder: None,
+        });
+    let other = arguments.other.iter().map(|folder| Variant {
+        filters: FILTERS.len(),
+        folder: Some(folder.clone()),
+    });
+    own.chain(other).collect()
+}

@@ -134,9 +134,9 @@ impl Endpoints {
     /// Those of its processes that still run.
     pub fn running(&self) -> impl Iterator<Item = &RunProcess> {
         // The number may be another program's by now.
-        self.processes
-            .iter()
-            .filter(|p| executable(p.pid).is_some_and(|exe| same_program(&exe, &p.exe)))
+        self.processes.iter().filter(|p| {
+            is_alive(p.pid) && executable(p.pid).is_none_or(|exe| same_program(&exe, &p.exe))
+        })
     }
 
     /// Says what to do with it.
@@ -165,6 +165,12 @@ impl Endpoints {
 
 fn executable(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// Whether there is such a process, other than as a zombie. One that is just
+/// ending has no executable any more, and is alive still.
+fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// A program that was built anew meanwhile shows as deleted.
