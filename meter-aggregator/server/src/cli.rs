@@ -80,7 +80,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn ask(admin: &Admin, method: reqwest::Method, what: &str) -> anyhow::Result<Value> {
     let file = config::read(&admin.config)?;
     let address = running_address(&file.data_dir)?;
-    let token = config::environment(config::ADMIN_ENVIRONMENT)?;
+    let token = weir_process::secret(config::ADMIN_ENVIRONMENT)?;
     let response = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(150))

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use weir_meter_core::meter::Meter;
+use weir_process::secret;
 use weir_wire::{
     ids::TenantId,
     keys::{self, Keyring},
@@ -105,7 +106,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         .enumerate()
         .map(|(i, producer)| {
             Ok(Producer {
-                token: environment(&producer.token_env)
+                token: secret(&producer.token_env)
                     .with_context(|| format!("producers[{i}].token_env"))?,
                 name: producer.name,
                 witness: match producer.witness {
@@ -124,10 +125,10 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         listen: file.listen,
         data_dir: file.data_dir,
         producers,
-        admin_token: environment(ADMIN_ENVIRONMENT)?,
-        keys: Keyring::parse(&environment(keys::ENVIRONMENT)?)?,
+        admin_token: secret(ADMIN_ENVIRONMENT)?,
+        keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
         stripe: StripeSettings {
-            api_key: environment(&file.stripe.api_key_env).context("stripe.api_key_env")?,
+            api_key: secret(&file.stripe.api_key_env).context("stripe.api_key_env")?,
             api_base: file.stripe.api_base.trim_end_matches('/').to_owned(),
             account: file.stripe.account,
             meters: file.stripe.meters,
@@ -166,14 +167,6 @@ fn validate(file: &File) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A variable that must be there.
-pub fn environment(name: &str) -> anyhow::Result<String> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(value),
-        _ => bail!("the environment variable {name} is not set"),
-    }
 }
 
 #[cfg(test)]

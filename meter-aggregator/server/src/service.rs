@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::{net::TcpListener, sync::watch};
+use weir_process::{StopSignal, write_whole};
 
 use crate::{
     config::Settings,
@@ -97,9 +98,13 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         .await
         .with_context(|| format!("listen: cannot bind {}", settings.listen))?;
     let address = listener.local_addr()?.to_string();
-    write_whole(&settings.data_dir.join(ADDRESS_FILE), &address)?;
-    if let Some(path) = ready_file {
-        write_whole(path, &address)?;
+    let signal = StopSignal::install()?;
+    let address_file = settings.data_dir.join(ADDRESS_FILE);
+    for path in [Some(address_file.as_path()), ready_file]
+        .into_iter()
+        .flatten()
+    {
+        write_whole(path, &address).with_context(|| format!("cannot write {}", path.display()))?;
     }
     tracing::info!(%address, "listening");
 
@@ -115,7 +120,7 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         keys: settings.keys,
     });
     axum::serve(listener, http::router(ingest))
-        .with_graceful_shutdown(stop_signal())
+        .with_graceful_shutdown(signal.wait())
         .await?;
     tracing::info!("stopping");
     stop.send_replace(true);
@@ -135,14 +140,6 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
         bail!("data_dir: another aggregator runs on {}", folder.display());
     }
     Ok(file)
-}
-
-/// Writes a file in one step, so that a reader never sees half of it.
-fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, text)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Books whenever there is something to book.
@@ -173,21 +170,6 @@ async fn bill(sender: Arc<Sender>, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|s| *s) => return,
             () = tokio::time::sleep(PLAN_EVERY) => {}
         }
-    }
-}
-
-async fn stop_signal() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

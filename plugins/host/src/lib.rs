@@ -10,4 +10,5 @@ pub mod config;
 pub mod headers;
 pub mod metrics;
 pub mod reply;
+pub mod root;
 pub mod shared;

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+use weir_process::secret;
 use weir_router_core::{
     catalogue::Catalogue,
     plan::{Offer, Plan},
@@ -86,7 +87,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             file.max_body_bytes
         );
     }
-    let keys = Keyring::parse(&environment(keys::ENVIRONMENT)?)?;
+    let keys = Keyring::parse(&secret(keys::ENVIRONMENT)?)?;
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .redirect(reqwest::redirect::Policy::none())
@@ -96,7 +97,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         .providers
         .into_iter()
         .map(|(name, provider)| {
-            let key = environment(&provider.api_key_env)
+            let key = secret(&provider.api_key_env)
                 .with_context(|| format!("providers.{name}.api_key_env"))?;
             let provider = Provider::new(&name, &provider.base_url, &key, http.clone())
                 .with_context(|| format!("providers.{name}"))?;
@@ -109,7 +110,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         providers,
         keys,
         aggregator: file.aggregator,
-        ingest_token: environment(TOKEN_ENVIRONMENT)?,
+        ingest_token: secret(TOKEN_ENVIRONMENT)?,
         max_body_bytes: file.max_body_bytes,
         drain: Duration::from_secs(file.drain_s),
         http,
@@ -120,13 +121,6 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{}: cannot be read", path.display()))?;
     serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
-}
-
-fn environment(name: &str) -> anyhow::Result<String> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(value),
-        _ => bail!("the environment variable {name} is not set"),
-    }
 }
 
 #[cfg(test)]

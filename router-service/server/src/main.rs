@@ -8,15 +8,13 @@ mod provider;
 mod serve;
 mod witness;
 
-use std::{
-    io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
+use weir_process::{StopSignal, write_whole};
 
 /// How long requests under way and events waiting may take after a signal.
 const GRACE: Duration = Duration::from_secs(20);
@@ -34,13 +32,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    weir_process::init_logs();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -69,14 +61,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sending = tokio::spawn(sender.run());
     let app = Arc::new(app::App::new(settings, witnesses, tasks.clone()));
 
+    let stop = StopSignal::install()?;
     if let Some(path) = &arguments.ready_file {
-        announce(path, address)?;
+        write_whole(path, &address.to_string())
+            .with_context(|| format!("ready-file: cannot write {}", path.display()))?;
     }
     tracing::info!(%address, "listening");
     let (health, routes) = grpc::routes().await?;
     axum::serve(listener, serve::router(app.clone(), routes))
         .with_graceful_shutdown(async move {
-            stop_signal().await;
+            stop.wait().await;
             tracing::info!("stopping");
             health.stopping().await;
         })
@@ -92,27 +86,4 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Err(_) => tracing::error!("the aggregator did not take the last events"),
     }
     Ok(())
-}
-
-/// Writes the address in one step, so that a reader never sees half of it.
-fn announce(path: &std::path::Path, address: SocketAddr) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, address.to_string())
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("ready-file: cannot write {}", path.display()))
-}
-
-async fn stop_signal() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }

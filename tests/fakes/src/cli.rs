@@ -1,19 +1,11 @@
-//! What the two binaries share: flags, the ready file, signals and logs on stderr.
+//! What the two binaries share: their flags.
 
-use std::{
-    fs,
-    io::{self, IsTerminal},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use axum::Router;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tracing_subscriber::EnvFilter;
+use tokio::net::TcpListener;
+use weir_process::{StopSignal, write_whole};
 
 use crate::server;
 
@@ -38,39 +30,13 @@ pub async fn run(args: ListenArgs, router: Router) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("can't listen on {}", args.listen))?;
     let address = listener.local_addr().context("no local address")?;
-    // Installed before the ready file: whoever reads it may signal at once.
-    let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT handler")?;
+    // Before the ready file: whoever reads it may signal at once.
+    let stop = StopSignal::install().context("no signal handlers")?;
     if let Some(path) = &args.ready_file {
-        write_ready(path, address)
+        write_whole(path, &address.to_string())
             .with_context(|| format!("can't write ready file {}", path.display()))?;
     }
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    server::serve_until(listener, router, shutdown)
+    server::serve_until(listener, router, stop.wait())
         .await
         .context("can't serve")
-}
-
-/// Sends logs to stderr, filtered by `RUST_LOG` (default `info`).
-pub fn init_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-}
-
-/// Renames a finished file into place, so that a reader never sees half an address.
-fn write_ready(path: &Path, address: SocketAddr) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tmp{}", std::process::id()));
-    let temporary = PathBuf::from(name);
-    fs::write(&temporary, address.to_string())?;
-    fs::rename(&temporary, path)
 }

@@ -1,6 +1,9 @@
 //! How many requests a tenant may make, in the real Envoy.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Barrier,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use weir_gateway_tests::{
     Fixture,
@@ -68,9 +71,17 @@ fn beyond_the_limit_is_429_with_a_time_to_wait() {
 }
 
 #[test]
-fn concurrent_first_requests_over_two_workers_admit_the_limit_exactly() {
-    // Many tenants, because the race is in the first requests of each.
-    let tenants: Vec<Tenant> = (0..12)
+fn concurrent_requests_over_two_workers_admit_the_limit_exactly() {
+    let f = Fixture::with(|options| options.limits = vec![("starter".into(), 60)]);
+    assert_eq!(storm(&[&f.gateway], f.key(SOLO), 240), (60, 180));
+}
+
+/// The race that matters is in a tenant's very first requests, when its record
+/// is not there yet: two workers must not both create it.
+#[test]
+fn first_requests_at_the_same_moment_are_all_counted() {
+    const THREADS: usize = 4;
+    let tenants: Vec<Tenant> = (0..400)
         .map(|n| Tenant {
             id: format!("t{n}"),
             plan: "starter".into(),
@@ -78,17 +89,30 @@ fn concurrent_first_requests_over_two_workers_admit_the_limit_exactly() {
         })
         .collect();
     let f = Fixture::with(|options| {
-        options.limits = vec![("starter".into(), 10)];
+        options.limits = vec![("starter".into(), 1)];
         options.tenants = tenants.clone();
     });
-    for tenant in &tenants {
-        assert_eq!(
-            storm(&[&f.gateway], &tenant.key, 40),
-            (10, 30),
-            "{}",
-            tenant.id
-        );
-    }
+    let passed: Vec<AtomicUsize> = tenants.iter().map(|_| AtomicUsize::new(0)).collect();
+    let barrier = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let http = client::client();
+                for (tenant, passed) in tenants.iter().zip(&passed) {
+                    let request = http
+                        .post(format!("{}{CHAT_PATH}", f.gateway.url))
+                        .bearer_auth(&tenant.key)
+                        .body(BODY);
+                    barrier.wait();
+                    if request.send().unwrap().status() == 200 {
+                        passed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let passed: Vec<usize> = passed.into_iter().map(AtomicUsize::into_inner).collect();
+    assert!(passed.iter().all(|n| *n == 1), "{passed:?}");
 }
 
 #[test]

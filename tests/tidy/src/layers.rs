@@ -14,6 +14,8 @@ pub enum Layer {
     Pricing,
     /// `*/core`: decides.
     Core,
+    /// `process`: what every service does as a process.
+    Process,
     /// `plugins/host`: byte-safe host calls.
     Host,
     /// `plugins/*/filter`: talks to the gateway.
@@ -30,7 +32,9 @@ pub enum Layer {
     Bench,
 }
 
-use Layer::{Bench, Contracts, Core, Filter, Host, Pricing, Retrieval, Server, Suite, Tests};
+use Layer::{
+    Bench, Contracts, Core, Filter, Host, Pricing, Process, Retrieval, Server, Suite, Tests,
+};
 
 impl Layer {
     /// Of the package in this directory.
@@ -40,6 +44,7 @@ impl Layer {
         match parts.as_slice() {
             ["contracts", _] => Some(Contracts),
             ["pricing"] => Some(Pricing),
+            ["process"] => Some(Process),
             ["plugins", "host"] => Some(Host),
             ["plugins", "suite"] => Some(Suite),
             ["plugins", _, "core"] | ["router-service" | "meter-aggregator", "core"] => Some(Core),
@@ -56,16 +61,18 @@ impl Layer {
     fn may_use(self) -> &'static [Self] {
         match self {
             Contracts | Pricing | Host => &[Contracts],
+            Process => &[],
             Core => &[Contracts, Pricing],
             Filter => &[Contracts, Pricing, Core, Host],
             Suite => &[Contracts, Pricing, Core, Host, Filter],
             Retrieval => &[Contracts, Core],
-            Server => &[Contracts, Pricing, Core, Retrieval],
+            Server => &[Contracts, Pricing, Core, Process, Retrieval],
             Tests => &[
-                Contracts, Pricing, Core, Host, Filter, Suite, Retrieval, Server, Tests,
+                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Server, Tests,
             ],
             Bench => &[
-                Contracts, Pricing, Core, Host, Filter, Suite, Retrieval, Server, Tests, Bench,
+                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Server, Tests,
+                Bench,
             ],
         }
     }

@@ -7,13 +7,14 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
-    traits::{Context, HttpContext, RootContext},
-    types::{Action, ContextType, LogLevel},
+    traits::{Context, HttpContext},
+    types::{Action, Bytes, LogLevel},
 };
 use weir_plugin_host::{
     clock, config, headers,
     metrics::Counter,
     reply,
+    root::{Filter, Root},
     shared::{self, Change},
 };
 use weir_rate_limiting_core::{Config, Limit, Verdict, admit};
@@ -22,74 +23,56 @@ use weir_wire::{error::ApiError, headers as names};
 const NAME: &str = "rate-limiting";
 
 proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root { state: None }));
+    proxy_wasm::set_root_context(|_| Box::new(Root::<RateLimiting>::default()));
 }}
 
-struct State {
+struct RateLimiting {
     config: Config,
     admitted: Counter,
     refused: Counter,
 }
 
-struct Root {
-    state: Option<Rc<State>>,
-}
-
-impl Root {
-    fn configure(&mut self) -> Result<(), String> {
-        let config: Config = config::parse(NAME, self.get_plugin_configuration().as_deref())?;
+impl Filter for RateLimiting {
+    fn configure(configuration: Option<Bytes>) -> Result<Self, String> {
+        let config: Config = config::parse(NAME, configuration.as_deref())?;
         config.validate().map_err(|e| format!("{NAME}: {e}"))?;
-        self.state = Some(Rc::new(State {
+        Ok(Self {
             config,
             admitted: Counter::define("weir_rate_limit_admitted"),
             refused: Counter::define("weir_rate_limit_refused"),
-        }));
-        Ok(())
-    }
-}
-
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
-        config::accept(self.configure())
+        })
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        let state = self.state.clone()?;
-        Some(Box::new(Request { state }))
+    fn request(self: Rc<Self>) -> Box<dyn HttpContext> {
+        Box::new(Request { filter: self })
     }
 }
 
 struct Request {
-    state: Rc<State>,
+    filter: Rc<RateLimiting>,
 }
 
 impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let state = &self.state;
+        let filter = &self.filter;
         let (Some(tenant), Some(plan)) = (
             headers::request_text(names::TENANT_ID),
             headers::request_text(names::TENANT_PLAN),
         ) else {
             return misconfigured("the filter tenant-identification must come before it");
         };
-        let Some(limit) = state.config.share(&plan) else {
+        let Some(limit) = filter.config.share(&plan) else {
             return misconfigured(&format!("plans: {plan} is not among them"));
         };
         match self.verdict(&tenant, limit) {
             Verdict::Admit { .. } => {
-                state.admitted.increment();
+                filter.admitted.increment();
                 Action::Continue
             }
             Verdict::Refuse { retry_after_s } => {
-                state.refused.increment();
+                filter.refused.increment();
                 refuse(limit, retry_after_s)
             }
         }
@@ -101,7 +84,7 @@ impl Request {
         // The window is in the key: a record is never read with another one.
         let key = format!("weir/rate/1/{tenant}/{}", limit.window_s);
         let now_ms = clock::monotonic_ms();
-        match shared::change(self.state.config.host, &key, |record| {
+        match shared::change(self.filter.config.host, &key, |record| {
             admit(record, limit, now_ms)
         }) {
             Change::Done(verdict) => verdict,

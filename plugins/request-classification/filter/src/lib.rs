@@ -7,51 +7,38 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
-    traits::{Context, HttpContext, RootContext},
-    types::{Action, ContextType},
+    traits::{Context, HttpContext},
+    types::{Action, Bytes},
 };
-use weir_plugin_host::{config, headers, reply};
+use weir_plugin_host::{
+    config, headers, reply,
+    root::{Filter, Root},
+};
 use weir_request_classification_core::{Config, Denial, classify};
 use weir_wire::headers as names;
 
 const NAME: &str = "request-classification";
 
 proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root { config: None }));
+    proxy_wasm::set_root_context(|_| Box::new(Root::<RequestClassification>::default()));
 }}
 
-struct Root {
-    config: Option<Rc<Config>>,
-}
+struct RequestClassification(Config);
 
-impl Root {
-    fn configure(&mut self) -> Result<(), String> {
-        let config: Config = config::parse(NAME, self.get_plugin_configuration().as_deref())?;
+impl Filter for RequestClassification {
+    fn configure(configuration: Option<Bytes>) -> Result<Self, String> {
+        let config: Config = config::parse(NAME, configuration.as_deref())?;
         config.validate().map_err(|e| format!("{NAME}: {e}"))?;
-        self.config = Some(Rc::new(config));
-        Ok(())
-    }
-}
-
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
-        config::accept(self.configure())
+        Ok(Self(config))
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        let config = self.config.clone()?;
-        Some(Box::new(Request { config }))
+    fn request(self: Rc<Self>) -> Box<dyn HttpContext> {
+        Box::new(Request { filter: self })
     }
 }
 
 struct Request {
-    config: Rc<Config>,
+    filter: Rc<RequestClassification>,
 }
 
 impl Context for Request {}
@@ -61,7 +48,7 @@ impl HttpContext for Request {
         let method = headers::request_text(":method").unwrap_or_default();
         let path = headers::request_text(":path").unwrap_or_default();
         let length = headers::request_value("content-length");
-        match classify(&self.config, &method, &path, length.as_deref()) {
+        match classify(&self.filter.0, &method, &path, length.as_deref()) {
             Ok(class) => {
                 headers::set_request(names::REQUEST_CLASS, class.as_str());
                 Action::Continue

@@ -6,10 +6,15 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
-    traits::{Context, HttpContext, RootContext},
-    types::{Action, ContextType, LogLevel},
+    traits::{Context, HttpContext},
+    types::{Action, Bytes, LogLevel},
 };
-use weir_plugin_host::{clock, config, headers, metrics::Counter, reply};
+use weir_plugin_host::{
+    clock, config, headers,
+    metrics::Counter,
+    reply,
+    root::{Filter, Root},
+};
 use weir_tenant_identification_core::{
     Config, Decision, Denial, Identification, directory::Directory, identify,
 };
@@ -22,10 +27,10 @@ use weir_wire::{
 const NAME: &str = "tenant-identification";
 
 proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root { state: None }));
+    proxy_wasm::set_root_context(|_| Box::new(Root::<TenantIdentification>::default()));
 }}
 
-struct State {
+struct TenantIdentification {
     host: HostKind,
     directory: Directory,
     keys: Keyring,
@@ -33,53 +38,34 @@ struct State {
     refused: Counter,
 }
 
-struct Root {
-    state: Option<Rc<State>>,
-}
-
-impl Root {
-    fn configure(&mut self) -> Result<(), String> {
-        let config: Config = config::parse(NAME, self.get_plugin_configuration().as_deref())?;
+impl Filter for TenantIdentification {
+    fn configure(configuration: Option<Bytes>) -> Result<Self, String> {
+        let config: Config = config::parse(NAME, configuration.as_deref())?;
         let directory = config.validate().map_err(|e| format!("{NAME}: {e}"))?;
         let secrets = config::environment(NAME, keys::ENVIRONMENT)?;
-        let keys = Keyring::parse(&secrets).map_err(|e| format!("{NAME}: {e}"))?;
-        self.state = Some(Rc::new(State {
+        Ok(Self {
             host: config.host,
             directory,
-            keys,
+            keys: Keyring::parse(&secrets).map_err(|e| format!("{NAME}: {e}"))?,
             identified: Counter::define("weir_tenant_identified"),
             refused: Counter::define("weir_tenant_refused"),
-        }));
-        Ok(())
-    }
-}
-
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
-        config::accept(self.configure())
+        })
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        let state = self.state.clone()?;
-        Some(Box::new(Request { state }))
+    fn request(self: Rc<Self>) -> Box<dyn HttpContext> {
+        Box::new(Request { filter: self })
     }
 }
 
 struct Request {
-    state: Rc<State>,
+    filter: Rc<TenantIdentification>,
 }
 
 impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let state = &self.state;
+        let filter = &self.filter;
         let Some(random) = clock::random() else {
             config::log(
                 LogLevel::Error,
@@ -88,20 +74,20 @@ impl HttpContext for Request {
             return refuse_without_randomness();
         };
         let decision = identify(
-            state.host,
-            &state.directory,
-            &state.keys,
+            filter.host,
+            &filter.directory,
+            &filter.keys,
             &headers::request(),
             clock::wall_ms(),
             random,
         );
         match decision {
             Decision::Allow(identification) => {
-                state.identified.increment();
+                filter.identified.increment();
                 apply(&identification)
             }
             Decision::Deny(denial) => {
-                state.refused.increment();
+                filter.refused.increment();
                 deny(&denial)
             }
         }

@@ -35,7 +35,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    cli::init_logs();
+    weir_process::init_logs();
     let mut config = Config::new(args.keys);
     config.max_body_bytes = args.max_body_bytes;
     if !args.models.is_empty() {

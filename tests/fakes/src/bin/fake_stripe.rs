@@ -33,7 +33,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    cli::init_logs();
+    weir_process::init_logs();
     ensure!(
         args.keys.iter().all(|key| key.starts_with("sk_test_")),
         "--key must begin with sk_test_, as test keys of Stripe do"
