@@ -57,10 +57,10 @@ impl Exchange {
         self.watch = Some(Watch::new(content_type));
     }
 
-    /// Bytes of the answer passed.
-    pub fn body(&mut self, bytes: &[u8], end_of_stream: bool, now_ms: u64) {
+    /// Bytes of the answer passed; `now_ms` is asked for at the first of them.
+    pub fn body(&mut self, bytes: &[u8], end_of_stream: bool, now_ms: impl FnOnce() -> u64) {
         if !bytes.is_empty() && self.first_byte_ms.is_none() {
-            self.first_byte_ms = Some(now_ms);
+            self.first_byte_ms = Some(now_ms());
         }
         if let Some(watch) = &mut self.watch {
             watch.feed(bytes);
@@ -68,9 +68,10 @@ impl Exchange {
         self.ended |= end_of_stream;
     }
 
-    /// The event to send, once the host has nothing more to say.
+    /// The event to send, once the host has nothing more to say; `end` is asked
+    /// for where the answer did not come to its end.
     #[must_use]
-    pub fn finish(self, end: End, now_ms: u64) -> UsageEvent {
+    pub fn finish(self, end: impl FnOnce() -> End, now_ms: u64) -> UsageEvent {
         let outcome = self.outcome(end);
         UsageEvent {
             kind: Kind::Request.into(),
@@ -93,7 +94,7 @@ impl Exchange {
         }
     }
 
-    fn outcome(&self, end: End) -> Outcome {
+    fn outcome(&self, end: impl FnOnce() -> End) -> Outcome {
         let failed = self.watch.as_ref().is_some_and(Watch::has_error);
         let whole = self.ended && self.watch.as_ref().is_some_and(Watch::is_done);
         match self.status {
@@ -101,7 +102,7 @@ impl Exchange {
             500.. => Outcome::UpstreamError,
             _ if failed => Outcome::UpstreamError,
             _ if whole => Outcome::Completed,
-            _ if end == End::ClientGone => Outcome::ClientDisconnected,
+            _ if end() == End::ClientGone => Outcome::ClientDisconnected,
             _ => Outcome::UpstreamError,
         }
     }
@@ -168,8 +169,8 @@ mod tests {
     fn a_whole_answer_is_completed_with_its_tokens() {
         let mut json = exchange();
         json.answer(200, b"application/json", false);
-        json.body(JSON.as_bytes(), true, 1_040);
-        let event = json.finish(End::Other, 1_050);
+        json.body(JSON.as_bytes(), true, || 1_040);
+        let event = json.finish(|| End::Other, 1_050);
         assert_eq!(event.outcome(), Outcome::Completed);
         assert_eq!(tokens(&event), [[3, 16, 6, 4]]);
         assert_eq!(event.usage[0].model_served, "gpt-4o-2024-08-06");
@@ -179,10 +180,10 @@ mod tests {
         let mut stream = exchange();
         stream.answer(200, b"text/event-stream", false);
         for byte in STREAM.as_bytes() {
-            stream.body(&[*byte], false, 1_001);
+            stream.body(&[*byte], false, || 1_001);
         }
-        stream.body(b"", true, 1_002);
-        let event = stream.finish(End::Other, 1_002);
+        stream.body(b"", true, || 1_002);
+        let event = stream.finish(|| End::Other, 1_002);
         assert_eq!(event.outcome(), Outcome::Completed);
         assert_eq!(tokens(&event), [[19, 0, 10, 0]]);
     }
@@ -191,8 +192,8 @@ mod tests {
     fn check(status: u32, body: &str, ended: bool, end: End, expected: Outcome) {
         let mut exchange = exchange();
         exchange.answer(status, b"text/event-stream", false);
-        exchange.body(body.as_bytes(), ended, 1_001);
-        let event = exchange.finish(end, 1_002);
+        exchange.body(body.as_bytes(), ended, || 1_001);
+        let event = exchange.finish(|| end, 1_002);
         assert_eq!(event.outcome(), expected, "{status} {body:?}");
     }
 
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_before_the_answer_is_no_error() {
-        let event = exchange().finish(End::ClientGone, 1_500);
+        let event = exchange().finish(|| End::ClientGone, 1_500);
         assert_eq!(event.outcome(), Outcome::ClientDisconnected);
         assert!(event.usage.is_empty());
     }

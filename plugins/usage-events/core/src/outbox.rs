@@ -15,7 +15,8 @@ const PAUSE_MAX_MS: u64 = 10_000;
 /// One worker's outbox. One batch is under way at a time.
 #[derive(Debug)]
 pub struct Outbox {
-    waiting: VecDeque<UsageEvent>,
+    /// Each event as it stands in a batch, so that it is encoded once.
+    waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     max_waiting_bytes: usize,
     /// How many of the first are under way.
@@ -43,12 +44,18 @@ impl Outbox {
     /// # Errors
     /// The event itself where it would pass the bound: the caller says so.
     pub fn push(&mut self, event: UsageEvent) -> Result<(), Box<UsageEvent>> {
-        let bytes = self.waiting_bytes.saturating_add(event.encoded_len());
+        // A batch is a repeated field: batches of one, one after the other, are
+        // a batch of all (Protocol Buffers encoding, "Last One Wins").
+        let mut batch = PublishRequest {
+            events: vec![event],
+        };
+        let encoded = batch.encode_to_vec();
+        let bytes = self.waiting_bytes.saturating_add(encoded.len());
         if bytes > self.max_waiting_bytes {
-            return Err(Box::new(event));
+            return Err(Box::new(batch.events.pop().unwrap_or_default()));
         }
         self.waiting_bytes = bytes;
-        self.waiting.push_back(event);
+        self.waiting.push_back(encoded);
         Ok(())
     }
 
@@ -58,16 +65,19 @@ impl Outbox {
         if self.under_way > 0 || self.waiting.is_empty() || now_ms < self.not_before_ms {
             return None;
         }
-        let events: Vec<UsageEvent> = self.waiting.iter().take(BATCH_EVENTS).cloned().collect();
-        self.under_way = events.len();
-        Some(PublishRequest { events }.encode_to_vec())
+        self.under_way = self.waiting.len().min(BATCH_EVENTS);
+        let mut batch = Vec::new();
+        for event in self.waiting.iter().take(self.under_way) {
+            batch.extend_from_slice(event);
+        }
+        Some(batch)
     }
 
     /// The batch under way is durable at the aggregator. Says how many events.
     pub fn acknowledge(&mut self) -> usize {
         let count = std::mem::take(&mut self.under_way);
         for event in self.waiting.drain(..count.min(self.waiting.len())) {
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(event.encoded_len());
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(event.len());
         }
         self.failures = 0;
         self.not_before_ms = 0;
@@ -143,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_bound_is_on_bytes_and_gives_the_event_back() {
-        let mut outbox = Outbox::new(event(1).encoded_len() * 2);
+        // Two bytes more each: the field's tag and the event's length.
+        let mut outbox = Outbox::new((event(1).encoded_len() + 2) * 2);
         outbox.push(event(1)).unwrap();
         outbox.push(event(2)).unwrap();
         assert_eq!(outbox.push(event(3)).unwrap_err().event_id, "3");

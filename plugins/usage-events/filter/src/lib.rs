@@ -179,8 +179,8 @@ impl HttpContext for Request {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if let Some(exchange) = &mut self.exchange {
-            let bytes = self_body(size);
-            exchange.body(&bytes, end_of_stream, clock::wall_ms());
+            let bytes = response_body(size);
+            exchange.body(&bytes, end_of_stream, clock::wall_ms);
         }
         Action::Continue
     }
@@ -189,7 +189,7 @@ impl HttpContext for Request {
         let Some(exchange) = self.exchange.take() else {
             return;
         };
-        let event = exchange.finish(self.end(), clock::wall_ms());
+        let event = exchange.finish(|| self.end(), clock::wall_ms());
         self.state.taken.increment();
         if let Err(event) = self.state.outbox.borrow_mut().push(event) {
             self.state.dropped.increment();
@@ -202,7 +202,7 @@ impl HttpContext for Request {
 }
 
 /// The bytes of the response body that are at hand.
-fn self_body(size: usize) -> Vec<u8> {
+fn response_body(size: usize) -> Vec<u8> {
     proxy_wasm::hostcalls::get_buffer(proxy_wasm::types::BufferType::HttpResponseBody, 0, size)
         .ok()
         .flatten()
