@@ -1,15 +1,26 @@
 //! What every service of Weir does as a process, decided once: where logs go,
-//! how it says that it listens, when it stops, where secrets come from.
+//! what time it is, how it says that it listens, when it stops, where secrets come from.
 
 use std::{
     fs, io,
     io::IsTerminal as _,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// The wall clock: milliseconds of the Unix epoch, UTC.
+#[must_use]
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(0)
+}
 
 /// Sends logs to standard error, in colour on a terminal; `RUST_LOG` filters
 /// them, `info` where it is not set.

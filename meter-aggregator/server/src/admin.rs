@@ -12,11 +12,11 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weir_meter_core::hour::Hour;
+use weir_process::now_ms;
 
 use crate::{
-    http::{Ingest, bears, plain},
+    api::{Ingest, bears, plain},
     ledger::{IntentCount, Line},
-    service::now_ms,
 };
 
 /// How long `close-hour` waits for the stream to be quiet, and then for Stripe.

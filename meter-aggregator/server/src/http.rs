@@ -1,4 +1,4 @@
-//! What the aggregator listens to: producers' usage, and the operator.
+//! What producers send: usage events, taken once they are durable.
 
 use std::sync::Arc;
 
@@ -11,8 +11,6 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use weir_wire::{
     headers as names,
     keys::Keyring,
@@ -21,46 +19,20 @@ use weir_wire::{
 };
 
 use crate::{
-    admin,
+    api::{Ingest, bears, plain},
     config::Producer,
-    sender::Sender,
-    service::Books,
-    stream::{AppendError, Batch, Stream},
+    stream::{AppendError, Batch},
 };
 
 /// The largest batch, in bytes.
 const BODY_MAX_BYTES: usize = 8 << 20;
 
-/// What every request shares.
-pub struct Ingest {
-    pub stream: Arc<Stream>,
-    pub books: Books,
-    pub sender: Arc<Sender>,
-    pub producers: Vec<Producer>,
-    pub admin_token: String,
-    pub keys: Keyring,
-}
-
-/// Everything on the port.
-pub fn router(ingest: Arc<Ingest>) -> Router {
+/// The producers' paths.
+pub fn routes() -> Router<Arc<Ingest>> {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route(PUBLISH_PATH, post(publish))
-        .merge(admin::routes())
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(ingest)
-}
-
-/// Whether the request carries that bearer token; compared in constant time,
-/// by hashes, so that neither length nor content shows.
-pub fn bears(headers: &HeaderMap, token: &str) -> bool {
-    let presented = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "))
-        .unwrap_or_default();
-    Sha256::digest(presented)
-        .ct_eq(&Sha256::digest(token))
-        .into()
 }
 
 async fn publish(
@@ -142,7 +114,7 @@ fn line(event: UsageEvent, producer: &Producer, keys: &Keyring) -> Result<String
     if checked.witness != producer.witness {
         return Err(format!("witness is not what {} may send", producer.name));
     }
-    let age_ms = crate::service::now_ms().saturating_sub(checked.request_id.time_ms());
+    let age_ms = weir_process::now_ms().saturating_sub(checked.request_id.time_ms());
     if age_ms > AGE_MAX_MS {
         return Err("request_id is older than 35 days".to_owned());
     }
@@ -157,8 +129,3 @@ const AGE_MAX_MS: i64 = 35 * 86_400_000;
 
 /// What Stripe would not yet take: five minutes.
 const AHEAD_MAX_MS: i64 = 300_000;
-
-/// An answer for an operator or a producer: one line of text.
-pub fn plain(status: StatusCode, message: &str) -> Response {
-    (status, format!("{message}\n")).into_response()
-}

@@ -1,8 +1,11 @@
 //! Turns usage events into Stripe meter events that add up.
 
 mod admin;
+mod api;
+mod books;
 mod cli;
 mod config;
+mod database;
 mod http;
 mod ledger;
 mod sender;

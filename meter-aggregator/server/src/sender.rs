@@ -3,9 +3,11 @@
 use tokio::sync::Mutex;
 use weir_meter_core::intent::{self, Attempt, Next};
 
+use weir_process::now_ms;
+
 use crate::{
+    books::Books,
     ledger::{Intent, LedgerError},
-    service::{Books, now_ms},
     stripe::{Mappings, MeterError, Stripe},
 };
 

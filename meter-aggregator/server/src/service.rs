@@ -1,27 +1,22 @@
 //! The running aggregator: ingest, booking, planning and sending.
 
-use std::{
-    fs::File,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{net::TcpListener, sync::watch};
 use weir_process::{StopSignal, write_whole};
 
 use crate::{
+    admin,
+    api::Ingest,
+    books::Books,
     config::Settings,
-    http::{self, Ingest},
-    ledger::{Ledger, LedgerError},
+    http,
+    ledger::Ledger,
     sender::Sender,
-    stream::{Reader, Stream},
+    stream::Stream,
     stripe::{MeterError, Stripe},
 };
-
-/// The most events in one booking transaction.
-const BOOK_MAX: usize = 1_000;
 
 /// How often hours are planned and intents are sent.
 const PLAN_EVERY: Duration = Duration::from_secs(10);
@@ -29,63 +24,13 @@ const PLAN_EVERY: Duration = Duration::from_secs(10);
 /// The file in the data folder that says where the admin API listens.
 pub const ADDRESS_FILE: &str = "address";
 
-/// The ledger and the stream's reader, one user at a time.
-#[derive(Clone)]
-pub struct Books(Arc<Mutex<(Ledger, Reader)>>);
-
-impl Books {
-    /// Runs `work` on the ledger, off the async threads.
-    pub async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        self.with_both(move |ledger, _| work(ledger)).await
-    }
-
-    /// Runs `work` on the ledger and the stream.
-    pub async fn with_both<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Ledger, &Reader) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        let books = self.0.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-            let (ledger, reader) = &mut *books;
-            work(ledger, reader)
-        });
-        match task.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(LedgerError::Database(rusqlite::Error::InvalidQuery)),
-        }
-    }
-
-    /// Books all that the stream holds.
-    pub async fn book_all(&self) -> Result<(), LedgerError> {
-        self.with_both(|ledger, reader| {
-            loop {
-                let after = ledger.booked_upto()?;
-                let events = reader.read(after, BOOK_MAX)?;
-                let Some((last, _)) = events.last() else {
-                    return Ok(());
-                };
-                ledger.book(&events)?;
-                reader.trim(*last)?;
-            }
-        })
-        .await
-    }
-}
-
 /// Runs until a signal comes.
 pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
     std::fs::create_dir_all(&settings.data_dir)
         .with_context(|| format!("data_dir: cannot create {}", settings.data_dir.display()))?;
     let _lock = lock(&settings.data_dir)?;
     let stream = Arc::new(Stream::open(&settings.data_dir)?);
-    let books = Books(Arc::new(Mutex::new((
-        Ledger::open(&settings.data_dir)?,
-        stream.reader()?,
-    ))));
+    let books = Books::new(Ledger::open(&settings.data_dir)?, stream.reader()?);
     let sender = Arc::new(Sender::new(Stripe::new(settings.stripe)?, books.clone()));
     match sender.check_meters().await {
         Ok(()) => {}
@@ -119,7 +64,8 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         admin_token: settings.admin_token,
         keys: settings.keys,
     });
-    axum::serve(listener, http::router(ingest))
+    let routes = http::routes().merge(admin::routes()).with_state(ingest);
+    axum::serve(listener, routes)
         .with_graceful_shutdown(signal.wait())
         .await?;
     tracing::info!("stopping");
@@ -171,13 +117,4 @@ async fn bill(sender: Arc<Sender>, mut stopped: watch::Receiver<bool>) {
             () = tokio::time::sleep(PLAN_EVERY) => {}
         }
     }
-}
-
-/// Milliseconds of the Unix epoch.
-pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|d| i64::try_from(d.as_millis()).ok())
-        .unwrap_or(0)
 }

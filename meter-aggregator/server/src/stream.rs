@@ -10,9 +10,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use anyhow::Context as _;
 use rusqlite::{Connection, params};
 use tokio::sync::{oneshot, watch};
+
+use crate::database::open_database;
 
 /// Appends that wait for the writer; beyond it producers are told to wait.
 const WAITING_MAX: usize = 256;
@@ -156,15 +157,6 @@ impl Reader {
     }
 }
 
-/// A SQLite file as Weir wants it: WAL, and durable when a commit returns.
-pub fn open_database(path: &Path) -> anyhow::Result<Connection> {
-    let connection =
-        Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
-    Ok(connection)
-}
-
 fn write(mut connection: Connection, appends: &Receiver<Append>, tail: &watch::Sender<i64>) {
     while let Ok(first) = appends.recv() {
         let mut group = vec![first];
@@ -195,7 +187,7 @@ fn write_group(connection: &mut Connection, group: &[Append]) -> rusqlite::Resul
                 last = Some(event.insert([text])?);
             }
             for (bytes, reason) in &append.batch.quarantined {
-                quarantine.execute(params![crate::service::now_ms(), reason, bytes])?;
+                quarantine.execute(params![weir_process::now_ms(), reason, bytes])?;
             }
         }
     }

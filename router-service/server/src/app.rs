@@ -1,30 +1,29 @@
-//! One request through the router: context, plan, provider, witness.
+//! What every request shares, and its way to a provider: context, plan, model.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use weir_dialects::routes::RequestClass;
 use weir_router_core::{
-    meter::{self, Attempt, Ending},
+    meter::Attempt,
     refusal::Refusal,
-    relay::Seen,
     request,
     used_once::{Use, UsedOnce},
 };
-use weir_wire::{
-    context::{self, Verified},
-    headers,
-    proto::usage::Outcome,
-};
+use weir_wire::{context, headers, proto::usage::Outcome};
 
-use crate::{call::Call, config::Settings, witness::Witnesses};
+use crate::{
+    call::{Answer, Call},
+    config::Settings,
+    exchange::{Caller, Exchange},
+    witness::Witnesses,
+};
 
 /// Request ids remembered in each generation: 8,000 a second.
 const USED_ONCE_MAX: usize = 520_000;
@@ -35,28 +34,6 @@ pub struct App {
     witnesses: Witnesses,
     tasks: TaskTracker,
     used: Mutex<UsedOnce>,
-}
-
-/// A request whose context was believed.
-#[derive(Clone)]
-pub struct Caller {
-    pub verified: Verified,
-    header: String,
-    pub started: Instant,
-    started_ms: i64,
-}
-
-/// What goes back to the client.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: AnswerBody,
-}
-
-/// Whole or as it comes.
-pub enum AnswerBody {
-    Whole(Bytes),
-    Stream(ReceiverStream<Result<Bytes, std::io::Error>>),
 }
 
 impl App {
@@ -72,7 +49,7 @@ impl App {
     /// Believes the signed context or refuses; whatever else the request says
     /// of its tenant is not looked at.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let started_ms = now_ms();
+        let started_ms = weir_process::now_ms();
         let refuse = |why: &str| {
             tracing::warn!(why, "tenant context refused");
             Refusal::invalid(
@@ -107,16 +84,25 @@ impl App {
         })
     }
 
+    /// A believed request for that class of work.
+    pub fn exchange(&self, caller: Caller, class: RequestClass) -> Exchange {
+        Exchange {
+            caller,
+            class,
+            witnesses: self.witnesses.clone(),
+        }
+    }
+
     /// Serves a request of a class that has a body.
     pub async fn infer(
         self: Arc<Self>,
-        caller: Caller,
-        class: RequestClass,
+        exchange: Exchange,
         body: Result<Bytes, Refusal>,
     ) -> Result<Answer, Refusal> {
+        let class = exchange.class;
         let prepared = body.and_then(|body| {
             let prepared = request::prepare(class, &body)?;
-            let plan = &caller.verified.plan;
+            let plan = &exchange.caller.verified.plan;
             let model = self.settings.offer.choose(plan, class, &prepared.model)?;
             let name = model.provider.clone();
             Ok((prepared, name))
@@ -124,7 +110,7 @@ impl App {
         let (prepared, provider) = match prepared {
             Ok(found) => found,
             Err(refusal) => {
-                self.tell_refused(&caller, class, refusal.status);
+                exchange.tell_alone(Outcome::Rejected, refusal.status);
                 return Err(refusal);
             }
         };
@@ -132,17 +118,17 @@ impl App {
         // A task of its own: a client that leaves must not take the knowledge
         // of what its request used along.
         let call = Call {
-            app: self.clone(),
-            caller,
-            class,
+            exchange,
+            drain: self.settings.drain,
             attempt: Attempt {
                 model: prepared.model.clone(),
                 provider: provider.clone(),
                 input_bytes: prepared.input_bytes,
             },
         };
+        let app = self.clone();
         self.tasks.spawn(async move {
-            match call.app.clone().settings.providers.get(&provider) {
+            match app.settings.providers.get(&provider) {
                 Some(provider) => call.run(provider, prepared, answer).await,
                 None => tracing::error!(provider, "the catalogue names an unknown provider"),
             }
@@ -155,60 +141,4 @@ impl App {
             ))
         })
     }
-
-    /// Witnesses a request that no provider saw.
-    pub fn tell_refused(&self, caller: &Caller, class: RequestClass, status: u16) {
-        let ending = ending(caller, Outcome::Rejected, status, None);
-        self.tell(caller, class, None, &Seen::default(), ending);
-    }
-
-    /// Witnesses a request that the router served by itself.
-    pub fn tell_served(&self, caller: &Caller, class: RequestClass, status: u16) {
-        let ending = ending(caller, Outcome::Completed, status, None);
-        self.tell(caller, class, None, &Seen::default(), ending);
-    }
-
-    /// Hands the witness of a request to its queue.
-    pub fn tell(
-        &self,
-        caller: &Caller,
-        class: RequestClass,
-        attempt: Option<&Attempt>,
-        seen: &Seen,
-        ending: Ending,
-    ) {
-        self.witnesses.tell(meter::witness(
-            &caller.verified,
-            &caller.header,
-            class,
-            attempt,
-            seen,
-            ending,
-        ));
-    }
-}
-
-/// How a request of that caller ended, now.
-pub fn ending(caller: &Caller, outcome: Outcome, status: u16, first: Option<u64>) -> Ending {
-    Ending {
-        outcome,
-        status,
-        started_ms: caller.started_ms,
-        first_token_ms: first,
-        duration_ms: millis_since(caller.started),
-    }
-}
-
-/// Milliseconds since then.
-pub fn millis_since(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds of the Unix epoch.
-fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|d| i64::try_from(d.as_millis()).ok())
-        .unwrap_or(0)
 }

@@ -1,7 +1,7 @@
 //! One call of a provider: its answer on the way to the client, whole or as it
 //! comes, and the witness at its end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -10,9 +10,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use weir_dialects::routes::RequestClass;
 use weir_router_core::{
-    meter::{Attempt, Ending},
+    meter::Attempt,
     refusal::Refusal,
     relay::{self, Seen, StreamRelay},
     request::Prepared,
@@ -20,7 +19,7 @@ use weir_router_core::{
 use weir_wire::proto::usage::Outcome;
 
 use crate::{
-    app::{Answer, AnswerBody, App, Caller, ending, millis_since},
+    exchange::Exchange,
     provider::{CallError, Provider, SILENCE_MAX},
 };
 
@@ -36,15 +35,28 @@ const ABORT_AFTER: Duration = Duration::from_millis(100);
 /// Headers of a provider's answer that reach the client.
 const PASSED: [&str; 3] = ["retry-after", "openai-processing-ms", "openai-version"];
 
+/// What goes back to the client.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: AnswerBody,
+}
+
+/// Whole or as it comes.
+pub enum AnswerBody {
+    Whole(Bytes),
+    Stream(ReceiverStream<Result<Bytes, std::io::Error>>),
+}
+
 /// Where the answer goes, as soon as there is one.
 pub type Answered = oneshot::Sender<Result<Answer, Refusal>>;
 
 /// One call of a provider, from its start to its witness.
 pub struct Call {
-    pub app: Arc<App>,
-    pub caller: Caller,
-    pub class: RequestClass,
+    pub exchange: Exchange,
     pub attempt: Attempt,
+    /// How long the provider is read on after the client left.
+    pub drain: Duration,
 }
 
 impl Call {
@@ -52,7 +64,7 @@ impl Call {
     pub async fn run(self, provider: &Provider, prepared: Prepared, answer: Answered) {
         let stream = prepared.stream;
         let hide_usage = !prepared.usage_asked;
-        match provider.post(self.class, prepared.body).await {
+        match provider.post(self.exchange.class, prepared.body).await {
             Ok(response) if stream && is_event_stream(&response) => {
                 self.relay_stream(response, hide_usage, answer).await;
             }
@@ -68,8 +80,12 @@ impl Call {
     }
 
     fn fail(self, refusal: Refusal, answer: Answered) {
-        let ending = ending(&self.caller, Outcome::UpstreamError, refusal.status, None);
-        self.tell(&Seen::default(), ending);
+        self.tell(
+            &Seen::default(),
+            Outcome::UpstreamError,
+            refusal.status,
+            None,
+        );
         let _ = answer.send(Err(refusal));
     }
 
@@ -81,11 +97,10 @@ impl Call {
             Ok(None) => return self.fail(unavailable(502, "broke off its answer"), answer),
             Err(_) => return self.fail(unavailable(504, "did not answer in time"), answer),
         };
-        let first = Some(millis_since(self.caller.started));
+        let first = Some(self.exchange.millis());
         let seen = Seen::of_json(&body);
         if !status.is_success() {
-            let ending = ending(&self.caller, Outcome::UpstreamError, status.as_u16(), first);
-            self.tell(&seen, ending);
+            self.tell(&seen, Outcome::UpstreamError, status.as_u16(), first);
             let _ = answer.send(provider_refusal(status, headers, body, seen.error));
             return;
         }
@@ -99,7 +114,7 @@ impl Call {
             (false, Ok(())) => Outcome::Completed,
             (false, Err(_)) => Outcome::ClientDisconnected,
         };
-        self.tell(&seen, ending(&self.caller, outcome, status.as_u16(), first));
+        self.tell(&seen, outcome, status.as_u16(), first);
     }
 
     async fn relay_stream(self, mut response: reqwest::Response, hide: bool, answer: Answered) {
@@ -116,7 +131,7 @@ impl Call {
             chunks,
             gone,
             drain_until: None,
-            drain: self.app.settings.drain,
+            drain: self.drain,
         };
         let mut relay = StreamRelay::new(hide);
         let mut first = None;
@@ -128,7 +143,7 @@ impl Call {
                 Ok(Some(chunk)) => match relay.feed(&chunk) {
                     Ok(pass) => {
                         if relay.seen().output_bytes > 0 && first.is_none() {
-                            first = Some(millis_since(self.caller.started));
+                            first = Some(self.exchange.millis());
                         }
                         client.pass(pass).await;
                     }
@@ -151,12 +166,12 @@ impl Call {
         } else {
             Outcome::Completed
         };
-        self.tell(seen, ending(&self.caller, outcome, status.as_u16(), first));
+        self.tell(seen, outcome, status.as_u16(), first);
     }
 
-    fn tell(&self, seen: &Seen, ending: Ending) {
-        self.app
-            .tell(&self.caller, self.class, Some(&self.attempt), seen, ending);
+    fn tell(&self, seen: &Seen, outcome: Outcome, status: u16, first: Option<u64>) {
+        let attempt = Some(&self.attempt);
+        self.exchange.tell(attempt, seen, outcome, status, first);
     }
 }
 

@@ -3,6 +3,7 @@
 mod app;
 mod call;
 mod config;
+mod exchange;
 mod grpc;
 mod provider;
 mod serve;

@@ -12,9 +12,13 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use weir_dialects::routes::{RequestClass, Route, route};
 use weir_router_core::refusal::Refusal;
-use weir_wire::headers as names;
+use weir_wire::{headers as names, proto::usage::Outcome};
 
-use crate::app::{Answer, AnswerBody, App, Caller};
+use crate::{
+    app::App,
+    call::{Answer, AnswerBody},
+    exchange::{Caller, Exchange},
+};
 
 /// Everything on the port: the gRPC routes, and tenants' paths for the rest.
 pub fn router(app: Arc<App>, grpc: Router) -> Router {
@@ -50,10 +54,12 @@ type Refused = (Refusal, Option<&'static str>);
 async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Response, Refused> {
     let path = request.uri().path().to_owned();
     match route(request.method().as_str(), &path) {
-        Route::Class(RequestClass::Models) => models(&app, &caller, &path).map_err(|r| (r, None)),
+        Route::Class(RequestClass::Models) => {
+            models(&app, &app.exchange(caller, RequestClass::Models), &path).map_err(|r| (r, None))
+        }
         Route::Class(class) => {
             let body = read_body(request).await;
-            let answer = app.infer(caller, class, body).await;
+            let answer = app.clone().infer(app.exchange(caller, class), body).await;
             answer.map(into_response).map_err(|r| (r, None))
         }
         Route::MethodNotAllowed { allow } => Err((
@@ -95,11 +101,11 @@ struct ModelList<'a> {
 }
 
 /// The models of the caller's plan, all or one, as OpenAI lists them.
-fn models(app: &App, caller: &Caller, path: &str) -> Result<Response, Refusal> {
+fn models(app: &App, exchange: &Exchange, path: &str) -> Result<Response, Refusal> {
     let mut data: Vec<ModelObject<'_>> = app
         .settings
         .offer
-        .models(&caller.verified.plan)
+        .models(&exchange.caller.verified.plan)
         .map(|m| ModelObject {
             id: &m.name,
             object: "model",
@@ -115,7 +121,7 @@ fn models(app: &App, caller: &Caller, path: &str) -> Result<Response, Refusal> {
         .into_response(),
         Some(name) => {
             let Some(position) = data.iter().position(|m| m.id == name) else {
-                app.tell_refused(caller, RequestClass::Models, 404);
+                exchange.tell_alone(Outcome::Rejected, 404);
                 return Err(Refusal::invalid(
                     404,
                     "model_not_found",
@@ -126,7 +132,7 @@ fn models(app: &App, caller: &Caller, path: &str) -> Result<Response, Refusal> {
             axum::Json(data.swap_remove(position)).into_response()
         }
     };
-    app.tell_served(caller, RequestClass::Models, 200);
+    exchange.tell_alone(Outcome::Completed, 200);
     Ok(response)
 }
 

@@ -15,7 +15,7 @@ use weir_meter_core::{hour::Hour, intent, journal, meter::Meter};
 pub use intents::Intent;
 pub use summary::{IntentCount, Line};
 
-use crate::stream::open_database;
+use crate::database::open_database;
 
 /// One connection to the ledger. The process that holds the folder's lock has
 /// the only ones.
