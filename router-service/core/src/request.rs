@@ -44,6 +44,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(String, &'de RawValue)> = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    // Here, and not after the whole was read: the search below
+                    // is short only while there are few.
+                    if members.len() >= MEMBERS_MAX {
+                        return Err(serde::de::Error::custom(format!(
+                            "an object has more than {MEMBERS_MAX} members"
+                        )));
+                    }
                     // Two parsers may choose differently between the two.
                     if members.iter().any(|(n, _)| *n == name) {
                         return Err(serde::de::Error::custom(format!(
@@ -98,13 +105,6 @@ pub fn prepare(class: RequestClass, body: &[u8]) -> Result<Prepared, Refusal> {
             format!("We could not parse the JSON body of your request: {e}."),
         )
     })?;
-    if members.0.len() > MEMBERS_MAX {
-        return Err(Refusal::invalid(
-            400,
-            "too_many_parameters",
-            format!("The body has more than {MEMBERS_MAX} parameters."),
-        ));
-    }
     let model: String = members.typed("model", "a string")?.ok_or_else(|| {
         Refusal::invalid(
             400,
