@@ -4,7 +4,7 @@ use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{net::TcpListener, sync::watch};
-use weir_process::{StopSignal, write_whole};
+use weir_process::{StopSignal, serve_until, write_whole};
 
 use crate::{
     admin,
@@ -17,6 +17,9 @@ use crate::{
     stream::Stream,
     stripe::{MeterError, Stripe},
 };
+
+/// How long requests under way may take after a signal.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// How often hours are planned and intents are sent.
 const PLAN_EVERY: Duration = Duration::from_secs(10);
@@ -65,9 +68,15 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         keys: settings.keys,
     });
     let routes = http::routes().merge(admin::routes()).with_state(ingest);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(signal.wait())
-        .await?;
+    let (signalled, stopping) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
+        signal.wait().await;
+        let _ = signalled.send(());
+    });
+    match serve_until(server, stopping, GRACE).await {
+        Some(outcome) => outcome?,
+        None => tracing::warn!("connections were still open after {GRACE:?}"),
+    }
     tracing::info!("stopping");
     stop.send_replace(true);
     booking.await?;

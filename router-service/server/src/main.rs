@@ -15,10 +15,10 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use weir_process::{StopSignal, write_whole};
+use weir_process::{StopSignal, serve_until, write_whole};
 
 /// How long requests under way and events waiting may take after a signal.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Takes tenants' requests to a model within their plan.
 #[derive(Parser)]
@@ -69,13 +69,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     tracing::info!(%address, "listening");
     let (health, routes) = grpc::routes().await?;
-    axum::serve(listener, serve::router(app.clone(), routes))
-        .with_graceful_shutdown(async move {
+    let (signalled, stopping) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, serve::router(app.clone(), routes)).with_graceful_shutdown(
+        async move {
             stop.wait().await;
             tracing::info!("stopping");
             health.stopping().await;
-        })
-        .await?;
+            let _ = signalled.send(());
+        },
+    );
+    match serve_until(server, stopping, GRACE).await {
+        Some(outcome) => outcome?,
+        None => tracing::warn!("connections were still open after {GRACE:?}"),
+    }
 
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
