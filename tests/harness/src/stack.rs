@@ -14,6 +14,7 @@ use crate::{
     envoy::{FILTERS, Gateway, GatewayOptions, Tenant},
     parts::{self, AggregatorOptions, RouterOptions, Service},
     paths,
+    process::Process,
     provision::Account,
     secrets,
 };
@@ -251,8 +252,8 @@ impl Stack {
             .collect()
     }
 
-    /// The name of a process that has ended, if one has.
-    pub fn ended(&mut self) -> Option<String> {
+    /// Every process, in the order in which they are stopped.
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
         let services = [
             Some(&mut self.router),
             Some(&mut self.aggregator),
@@ -263,22 +264,18 @@ impl Stack {
             .iter_mut()
             .map(|g| &mut g.process)
             .chain(services.into_iter().flatten().map(|s| &mut s.process))
+    }
+
+    /// The name of a process that has ended, if one has.
+    pub fn ended(&mut self) -> Option<String> {
+        self.processes_mut()
             .find_map(|p| (!p.is_running()).then(|| format!("{}:\n{}", p.name, p.log_end())))
     }
 
     /// Stops everything in order; gives the names of those that had to be
     /// killed.
     pub fn stop(&mut self) -> Vec<String> {
-        let services = [
-            Some(&mut self.router),
-            Some(&mut self.aggregator),
-            self.provider.as_mut(),
-            self.stripe.as_mut(),
-        ];
-        self.gateways
-            .iter_mut()
-            .map(|g| &mut g.process)
-            .chain(services.into_iter().flatten().map(|s| &mut s.process))
+        self.processes_mut()
             .filter_map(|p| (p.is_running() && !p.stop()).then(|| p.name.clone()))
             .collect()
     }
