@@ -1,12 +1,17 @@
 //! What every service of Weir does as a process, decided once: where logs go,
-//! what time it is, how it says that it listens, when it stops, where secrets come from.
+//! what time it is, how it says that it listens, how it serves and when it stops,
+//! where secrets come from.
+
+mod serve;
 
 use std::{
     fs, io,
     io::IsTerminal as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
+
+pub use serve::serve;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -71,26 +76,6 @@ impl StopSignal {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// Runs a server until it ends by itself or, after `stop` resolved, for `grace`
-/// at the most; gives `None` where it had to be left. A client that is slow, or
-/// silent, must not keep a process from stopping.
-pub async fn serve_until<T>(
-    server: impl IntoFuture<Output = T>,
-    stop: tokio::sync::oneshot::Receiver<()>,
-    grace: Duration,
-) -> Option<T> {
-    let too_late = async {
-        match stop.await {
-            Ok(()) => tokio::time::sleep(grace).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        outcome = server.into_future() => Some(outcome),
-        () = too_late => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{net::TcpListener, sync::watch};
-use weir_process::{StopSignal, serve_until, write_whole};
+use weir_process::{StopSignal, write_whole};
 
 use crate::{
     admin,
@@ -68,19 +68,20 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         keys: settings.keys,
     });
     let routes = http::routes().merge(admin::routes()).with_state(ingest);
-    let (signalled, stopping) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
+    let stopping = async {
         signal.wait().await;
-        let _ = signalled.send(());
-    });
-    match serve_until(server, stopping, GRACE).await {
-        Some(outcome) => outcome?,
-        None => tracing::warn!("connections were still open after {GRACE:?}"),
+        tracing::info!("stopping");
+    };
+    if !weir_process::serve(listener, routes, stopping, GRACE).await {
+        tracing::warn!("connections were still open after {GRACE:?}");
     }
-    tracing::info!("stopping");
     stop.send_replace(true);
     booking.await?;
-    sending.await?;
+    // An intent under way is in the ledger: the next start sends it again under
+    // the same identifier.
+    if tokio::time::timeout(GRACE, sending).await.is_err() {
+        tracing::warn!("Stripe did not answer in time");
+    }
     books.book_all().await?;
     tracing::info!("stopped");
     Ok(())

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_dialects::routes::RequestClass;
 use weir_router_core::{
     meter::Attempt,
@@ -33,15 +33,24 @@ pub struct App {
     pub settings: Settings,
     witnesses: Witnesses,
     tasks: TaskTracker,
+    stopping: CancellationToken,
     used: Mutex<UsedOnce>,
 }
 
 impl App {
-    pub fn new(settings: Settings, witnesses: Witnesses, tasks: TaskTracker) -> Self {
+    /// `tasks` are the calls under way; those that still are when `stopping`
+    /// is cancelled end then.
+    pub fn new(
+        settings: Settings,
+        witnesses: Witnesses,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+    ) -> Self {
         Self {
             settings,
             witnesses,
             tasks,
+            stopping,
             used: Mutex::new(UsedOnce::new(USED_ONCE_MAX)),
         }
     }
@@ -120,6 +129,7 @@ impl App {
         let call = Call {
             exchange,
             drain: self.settings.drain,
+            stopping: self.stopping.clone(),
             attempt: Attempt {
                 model: prepared.model.clone(),
                 provider: provider.clone(),

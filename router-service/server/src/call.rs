@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use weir_router_core::{
     meter::Attempt,
     refusal::Refusal,
@@ -19,6 +17,7 @@ use weir_router_core::{
 use weir_wire::proto::usage::Outcome;
 
 use crate::{
+    client::{Client, Next},
     exchange::Exchange,
     provider::{CallError, Provider, SILENCE_MAX},
 };
@@ -28,9 +27,6 @@ const CHUNKS_WAITING: usize = 16;
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// How long after its error event a broken stream is reset.
-const ABORT_AFTER: Duration = Duration::from_millis(100);
 
 /// Headers of a provider's answer that reach the client.
 const PASSED: [&str; 3] = ["retry-after", "openai-processing-ms", "openai-version"];
@@ -57,6 +53,8 @@ pub struct Call {
     pub attempt: Attempt,
     /// How long the provider is read on after the client left.
     pub drain: Duration,
+    /// From when on nothing is waited for: the router stops.
+    pub stopping: CancellationToken,
 }
 
 impl Call {
@@ -64,7 +62,12 @@ impl Call {
     pub async fn run(self, provider: &Provider, prepared: Prepared, answer: Answered) {
         let stream = prepared.stream;
         let hide_usage = !prepared.usage_asked;
-        match provider.post(self.exchange.class, prepared.body).await {
+        let posted = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return self.fail(stopped(), answer),
+            posted = provider.post(self.exchange.class, prepared.body) => posted,
+        };
+        match posted {
             Ok(response) if stream && is_event_stream(&response) => {
                 self.relay_stream(response, hide_usage, answer).await;
             }
@@ -92,9 +95,14 @@ impl Call {
     async fn relay_whole(self, response: reqwest::Response, answer: Answered) {
         let status = response.status();
         let headers = answer_headers(&response);
-        let body = match tokio::time::timeout(SILENCE_MAX, read_whole(response)).await {
+        let read = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => return self.fail(stopped(), answer),
+            read = tokio::time::timeout(SILENCE_MAX, read_whole(response)) => read,
+        };
+        let body = match read {
             Ok(Some(body)) => body,
-            Ok(None) => return self.fail(unavailable(502, "broke off its answer"), answer),
+            Ok(None) => return self.fail(provider_failed(), answer),
             Err(_) => return self.fail(unavailable(504, "did not answer in time"), answer),
         };
         let first = Some(self.exchange.millis());
@@ -127,106 +135,44 @@ impl Call {
                 body: AnswerBody::Stream(ReceiverStream::new(receiver)),
             }))
             .is_err();
-        let mut client = Client {
-            chunks,
-            gone,
-            drain_until: None,
-            drain: self.drain,
-        };
+        let mut client = Client::new(chunks, gone, self.drain, self.stopping.clone());
         let mut relay = StreamRelay::new(hide);
         let mut first = None;
         let broken = loop {
-            let Some(read) = client.read(&mut response).await else {
-                break false; // The time to drain is over.
-            };
-            match read {
-                Ok(Some(chunk)) => match relay.feed(&chunk) {
+            match client.next(&mut response).await {
+                Next::Chunk(chunk) => match relay.feed(&chunk) {
                     Ok(pass) => {
                         if relay.seen().output_bytes > 0 && first.is_none() {
                             first = Some(self.exchange.millis());
                         }
                         client.pass(pass).await;
                     }
-                    Err(_) => break true,
+                    Err(_) => break Some(provider_failed()),
                 },
-                Ok(None) => break !relay.seen().done && !relay.seen().error,
-                Err(()) => break true,
+                Next::End if relay.seen().done || relay.seen().error => break None,
+                Next::End | Next::Broken => break Some(provider_failed()),
+                Next::Drained => break None,
+                Next::Stopping => break Some(stopped()),
             }
         };
-        if broken {
-            let error = unavailable(502, "broke off its answer").error;
-            client.pass(relay::error_event(&error)).await;
-            client.abort().await;
-        }
         let seen = relay.seen();
-        let outcome = if client.gone {
+        let outcome = if client.is_gone() {
             Outcome::ClientDisconnected
-        } else if broken || seen.error {
+        } else if broken.is_some() || seen.error {
             Outcome::UpstreamError
         } else {
             Outcome::Completed
         };
         self.tell(seen, outcome, status.as_u16(), first);
+        if let Some(refusal) = broken {
+            client.abort(relay::error_event(&refusal.error)).await;
+        }
     }
 
     fn tell(&self, seen: &Seen, outcome: Outcome, status: u16, first: Option<u64>) {
         let attempt = Some(&self.attempt);
         self.exchange.tell(attempt, seen, outcome, status, first);
     }
-}
-
-/// The client's end of a stream. After it is gone the provider is read on for
-/// a while, to learn what the request used.
-struct Client {
-    chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
-    gone: bool,
-    drain_until: Option<Instant>,
-    drain: Duration,
-}
-
-impl Client {
-    /// The provider's next bytes; `None` once the time to drain is over.
-    async fn read(
-        &mut self,
-        response: &mut reqwest::Response,
-    ) -> Option<Result<Option<Bytes>, ()>> {
-        loop {
-            if self.gone && self.drain_until.is_none() {
-                self.drain_until = Some(in_future(self.drain));
-            }
-            let until = self.drain_until.unwrap_or_else(|| in_future(SILENCE_MAX));
-            tokio::select! {
-                biased;
-                chunk = response.chunk() => return Some(chunk.map_err(|_| ())),
-                () = self.chunks.closed(), if !self.gone => self.gone = true,
-                () = tokio::time::sleep_until(until) => {
-                    return if self.gone { None } else { Some(Err(())) };
-                }
-            }
-        }
-    }
-
-    async fn pass(&mut self, bytes: Vec<u8>) {
-        if !self.gone && !bytes.is_empty() {
-            self.gone = self.chunks.send(Ok(bytes.into())).await.is_err();
-        }
-    }
-
-    /// Ends the stream as one that failed, never as one that is complete.
-    async fn abort(&mut self) {
-        if !self.gone {
-            // The reset discards what is still queued on the way: the error
-            // event gets a moment to leave.
-            tokio::time::sleep(ABORT_AFTER).await;
-            let error = std::io::Error::other("the provider broke off its answer");
-            let _ = self.chunks.send(Err(error)).await;
-        }
-    }
-}
-
-fn in_future(time: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(time).unwrap_or(now)
 }
 
 async fn read_whole(mut response: reqwest::Response) -> Option<Bytes> {
@@ -268,6 +214,18 @@ fn unavailable(status: u16, what: &str) -> Refusal {
         status,
         "provider_error",
         format!("The model's provider {what}."),
+    )
+}
+
+fn provider_failed() -> Refusal {
+    unavailable(502, "broke off its answer")
+}
+
+fn stopped() -> Refusal {
+    Refusal::server(
+        503,
+        "router_stopping",
+        "The router stops; send the request again.",
     )
 }
 

@@ -37,6 +37,8 @@ struct File {
     max_body_bytes: usize,
     #[serde(default = "default_drain_s")]
     drain_s: u64,
+    #[serde(default = "default_stop_grace_s")]
+    stop_grace_s: u64,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +56,10 @@ fn default_drain_s() -> u64 {
     30
 }
 
+fn default_stop_grace_s() -> u64 {
+    10
+}
+
 /// What the router runs on, checked.
 pub struct Settings {
     pub listen: SocketAddr,
@@ -64,6 +70,7 @@ pub struct Settings {
     pub ingest_token: String,
     pub max_body_bytes: usize,
     pub drain: Duration,
+    pub stop_grace: Duration,
     pub http: reqwest::Client,
 }
 
@@ -113,6 +120,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         ingest_token: secret(TOKEN_ENVIRONMENT)?,
         max_body_bytes: file.max_body_bytes,
         drain: Duration::from_secs(file.drain_s),
+        stop_grace: Duration::from_secs(file.stop_grace_s),
         http,
     })
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod call;
+mod client;
 mod config;
 mod exchange;
 mod grpc;
@@ -14,11 +15,14 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
-use weir_process::{StopSignal, serve_until, write_whole};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_process::{StopSignal, write_whole};
 
-/// How long requests under way and events waiting may take after a signal.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long requests that were ended may take to tell their clients.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long events that wait may take after that.
+const FLUSH: Duration = Duration::from_secs(8);
 
 /// Takes tenants' requests to a model within their plan.
 #[derive(Parser)]
@@ -59,8 +63,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         &settings.ingest_token,
         settings.http.clone(),
     );
-    let sending = tokio::spawn(sender.run());
-    let app = Arc::new(app::App::new(settings, witnesses, tasks.clone()));
+    let closing = CancellationToken::new();
+    let sending = tokio::spawn(sender.run(closing.clone()));
+    let grace = settings.stop_grace;
+    let leaving = CancellationToken::new();
+    let app = Arc::new(app::App::new(
+        settings,
+        witnesses,
+        tasks.clone(),
+        leaving.clone(),
+    ));
 
     let stop = StopSignal::install()?;
     if let Some(path) = &arguments.ready_file {
@@ -69,26 +81,22 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     tracing::info!(%address, "listening");
     let (health, routes) = grpc::routes().await?;
-    let (signalled, stopping) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, serve::router(app.clone(), routes)).with_graceful_shutdown(
-        async move {
-            stop.wait().await;
-            tracing::info!("stopping");
-            health.stopping().await;
-            let _ = signalled.send(());
-        },
-    );
-    match serve_until(server, stopping, GRACE).await {
-        Some(outcome) => outcome?,
-        None => tracing::warn!("connections were still open after {GRACE:?}"),
+    let stop = async move {
+        stop.wait().await;
+        tracing::info!("stopping");
+        health.stopping().await;
+    };
+    // Requests go on for a while; then each ends with what it has seen.
+    if !weir_process::serve(listener, serve::router(app, routes), stop, grace).await {
+        tracing::warn!("connections were still open after {grace:?}");
     }
-
     tasks.close();
-    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-        tracing::warn!("requests were still under way after {GRACE:?}");
+    leaving.cancel();
+    if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
+        tracing::warn!("clients were still reading");
     }
-    drop(app);
-    match tokio::time::timeout(GRACE, sending).await {
+    closing.cancel();
+    match tokio::time::timeout(FLUSH, sending).await {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("the aggregator did not take the last events"),
     }

@@ -11,6 +11,7 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use weir_wire::{
     proto::usage::{PublishRequest, UsageEvent},
     usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
@@ -50,8 +51,7 @@ pub struct Sender {
     http: Client,
 }
 
-/// A queue and the task that empties it; the task ends when every
-/// [`Witnesses`] is gone and all is sent.
+/// A queue and the task that empties it.
 pub fn queue(aggregator: &str, token: &str, http: Client) -> (Witnesses, Sender) {
     let (sender, events) = mpsc::channel(WAITING_MAX);
     let sending = Sender {
@@ -64,10 +64,23 @@ pub fn queue(aggregator: &str, token: &str, http: Client) -> (Witnesses, Sender)
 }
 
 impl Sender {
-    /// Runs until the queue is closed and empty.
-    pub async fn run(mut self) {
+    /// Runs until `closing` is cancelled and all that was handed in before is
+    /// sent. (Not until every [`Witnesses`] is gone: a connection that is left
+    /// open holds one.)
+    pub async fn run(mut self, closing: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while self.events.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        loop {
+            tokio::select! {
+                taken = self.events.recv_many(&mut batch, BATCH_MAX) => {
+                    if taken == 0 {
+                        return;
+                    }
+                }
+                () = closing.cancelled(), if !self.events.is_closed() => {
+                    self.events.close();
+                    continue;
+                }
+            }
             let body = PublishRequest {
                 events: std::mem::take(&mut batch),
             }

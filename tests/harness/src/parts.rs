@@ -164,6 +164,8 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
     config["catalogue"] = json!(paths::workspace().join("router-service/examples/catalogue.yaml"));
     config["providers"]["openai"]["base_url"] = json!(options.openai_base);
     config["aggregator"] = json!(options.aggregator);
+    // Whoever stops a run by hand waits for it.
+    config["stop_grace_s"] = json!(3);
     let path = write(&config, folder, "router.json")?;
     start("router", "router-service", folder, Some(path), |command| {
         command

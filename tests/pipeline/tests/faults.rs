@@ -1,6 +1,9 @@
 //! What goes wrong on the way, and still adds up.
 
-use std::io::Read as _;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -147,4 +150,74 @@ fn signals_stop_services_cleanly_and_lose_nothing() {
     assert!(p.stack.router.process.stop(), "the router had to be killed");
     p.check_adds_up();
     assert!(p.stack.stop().is_empty());
+}
+
+#[test]
+fn streams_under_way_at_a_signal_bill_what_came() {
+    let mut p = Pipeline::start();
+    p.provider_fault(&json!({"chunk_delay_ms": 200, "answer_words": 2_000}));
+    let mut answer = p.post("solo", CHAT, chat("a story without an end", true));
+    let mut first = [0; 400];
+    answer.read_exact(&mut first).unwrap();
+    let mut left = p.post("acme", CHAT, chat("another", true));
+    left.read_exact(&mut first).unwrap();
+    drop(left);
+
+    p.stack.router.process.signal(Signal::SIGTERM);
+    let mut text = String::new();
+    assert!(answer.read_to_string(&mut text).is_err(), "cut: {text}");
+    assert!(text.contains("\"router_stopping\""), "{text}");
+    assert!(!text.contains("[DONE]"), "{text}");
+    assert!(p.stack.router.process.stop(), "the router had to be killed");
+    p.close_hour();
+    let billed = p.billed();
+    for (tenant, calls) in [("solo", 0), ("acme", 1)] {
+        let [c, input, output] = billed[tenant];
+        assert_eq!(c, calls, "{billed:?}");
+        assert!(input > 0 && output > 0, "{billed:?}");
+    }
+}
+
+#[test]
+fn slow_clients_do_not_keep_services_from_stopping() {
+    let mut p = Pipeline::start();
+    let mut open = Vec::new();
+    for address in [&p.stack.router.address, &p.stack.aggregator.address] {
+        for sent in [
+            "",
+            "GET / HTTP/1.1\r\nhost:",
+            "POST /weir.usage.v1.UsageIngest/Publish HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ] {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(sent.as_bytes()).unwrap();
+            open.push(client);
+        }
+    }
+    assert!(p.stack.router.process.stop(), "the router had to be killed");
+    assert!(p.stack.aggregator.process.stop(), "the aggregator had to be killed");
+}
+
+#[test]
+fn as_many_headers_as_the_gateway_takes_reach_the_router() {
+    let p = Pipeline::start();
+    let long = "x".repeat(40_000);
+    let answer = p
+        .http
+        .get(format!("{}/v1/models", p.stack.url()))
+        .bearer_auth(p.key("solo"))
+        .header("x-long", &long)
+        .send()
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let too_long = p
+        .http
+        .get(format!("{}/v1/models", p.stack.url()))
+        .bearer_auth(p.key("solo"))
+        .header("x-long", long.repeat(2))
+        .send()
+        .unwrap();
+    assert_eq!(too_long.status(), 431);
+    let error: Value = too_long.json().unwrap();
+    assert_eq!(error["error"]["type"], "gateway_error");
 }

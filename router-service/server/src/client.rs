@@ -1,0 +1,110 @@
+//! The client's end of a stream: chunks for it, and when to read no further.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::provider::SILENCE_MAX;
+
+/// How long after its error event a broken stream is reset.
+const ABORT_AFTER: Duration = Duration::from_millis(100);
+
+/// What goes to a client, piece by piece.
+pub type Chunks = mpsc::Sender<Result<Bytes, std::io::Error>>;
+
+/// What comes next from the provider.
+pub enum Next {
+    Chunk(Bytes),
+    /// Its answer is whole.
+    End,
+    /// Its answer broke off, or it fell silent.
+    Broken,
+    /// The client is gone, and the time to read on is over.
+    Drained,
+    /// The router stops.
+    Stopping,
+}
+
+/// The client's end of a stream. After it is gone the provider is read on for
+/// a while, to learn what the request used.
+pub struct Client {
+    chunks: Chunks,
+    gone: bool,
+    drain_until: Option<Instant>,
+    drain: Duration,
+    stopping: CancellationToken,
+}
+
+impl Client {
+    /// A client that takes `chunks`, or `gone` already; after it is gone the
+    /// provider is read on for `drain`, and never after `stopping`.
+    pub fn new(chunks: Chunks, gone: bool, drain: Duration, stopping: CancellationToken) -> Self {
+        Self {
+            chunks,
+            gone,
+            drain_until: None,
+            drain,
+            stopping,
+        }
+    }
+
+    /// Whether it went away.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The provider's next bytes.
+    pub async fn next(&mut self, response: &mut reqwest::Response) -> Next {
+        loop {
+            if self.gone && self.drain_until.is_none() {
+                self.drain_until = Some(in_future(self.drain));
+            }
+            let until = self.drain_until.unwrap_or_else(|| in_future(SILENCE_MAX));
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return Next::Stopping,
+                chunk = response.chunk() => return match chunk {
+                    Ok(Some(bytes)) => Next::Chunk(bytes),
+                    Ok(None) => Next::End,
+                    Err(_) => Next::Broken,
+                },
+                () = self.chunks.closed(), if !self.gone => self.gone = true,
+                () = tokio::time::sleep_until(until) => {
+                    return if self.gone { Next::Drained } else { Next::Broken };
+                }
+            }
+        }
+    }
+
+    /// Hands on bytes; waits for a client that is slow, but not past the stop.
+    pub async fn pass(&mut self, bytes: Vec<u8>) {
+        if self.gone || bytes.is_empty() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            sent = self.chunks.send(Ok(bytes.into())) => self.gone = sent.is_err(),
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
+    /// Ends the stream as one that failed, never as one that is complete: a
+    /// client that reads no more is waited for until its connection ends.
+    pub async fn abort(mut self, event: Vec<u8>) {
+        self.pass(event).await;
+        if !self.gone {
+            // The reset discards what is still queued on the way: the error
+            // event gets a moment to leave.
+            tokio::time::sleep(ABORT_AFTER).await;
+            let error = std::io::Error::other("the answer broke off");
+            let _ = self.chunks.send(Err(error)).await;
+        }
+    }
+}
+
+fn in_future(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or(now)
+}
