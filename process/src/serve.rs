@@ -69,8 +69,9 @@ fn spawn(graceful: &GracefulShutdown, stream: TcpStream, router: Router) {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEADERS_MAX_BYTES);
-    let service =
-        service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        router.clone().oneshot(request.map(Body::new))
+    });
     let connection = builder
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
@@ -130,7 +131,10 @@ mod tests {
 
         signal.send(()).unwrap();
         let start = Instant::now();
-        assert!(!serving.await.unwrap(), "half a body is a request under way");
+        assert!(
+            !serving.await.unwrap(),
+            "half a body is a request under way"
+        );
         assert!(start.elapsed() < Duration::from_secs(20));
     }
 }

@@ -1,8 +1,8 @@
-//! Model and usage of an answer, JSON or event stream, read as it passes.
+//! Model, usage and length of an answer, JSON or event stream, read as it passes.
 
 use crate::{
     members::Members,
-    openai::{TokenCounts, parse_usage},
+    openai::{TokenCounts, clip_model, parse_usage},
     sse::{Piece, Reader},
 };
 
@@ -20,6 +20,8 @@ pub struct Watch {
     members: Members<3>,
     model: Option<String>,
     usage: Option<TokenCounts>,
+    /// Bytes of text in the events before the present one.
+    text_bytes: u64,
     error: bool,
     done: bool,
     /// The first bytes of the present event's data, to know `[DONE]`.
@@ -51,6 +53,7 @@ impl Watch {
             members: Members::new(["model", "usage", "error"], VALUE_MAX_BYTES),
             model: None,
             usage: None,
+            text_bytes: 0,
             error: false,
             done: false,
             head: Vec::new(),
@@ -86,6 +89,7 @@ impl Watch {
                 }
                 self.head.clear();
                 self.harvest();
+                self.text_bytes = self.text_bytes();
                 self.members.reset();
             }
         }
@@ -95,7 +99,7 @@ impl Watch {
         if let Some(model) = self.members.get(MODEL)
             && let Ok(model) = serde_json::from_slice(model)
         {
-            self.model = Some(model);
+            self.model = Some(clip_model(model));
         }
         if let Some(usage) = self.members.get(USAGE).and_then(parse_usage) {
             self.usage = Some(usage);
@@ -113,6 +117,12 @@ impl Watch {
     #[must_use]
     pub fn usage(&self) -> Option<TokenCounts> {
         self.usage
+    }
+
+    /// Bytes of text that came so far, for an estimate where no usage does.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes.saturating_add(self.members.text_bytes())
     }
 
     /// Whether the answer came to its end: the root object closed, or `[DONE]`.
@@ -140,7 +150,12 @@ mod tests {
     const JSON: &str = include_str!("../../fixtures/openai-chat.json");
 
     #[track_caller]
-    fn check(content_type: &str, text: &str, expected: (Option<&str>, Option<[u64; 4]>, bool)) {
+    fn check(
+        content_type: &str,
+        text: &str,
+        content: &str,
+        expected: (Option<&str>, Option<[u64; 4]>, bool),
+    ) {
         for cut in 0..=text.len() {
             let (a, b) = text.as_bytes().split_at(cut);
             let mut watch = Watch::new(content_type.as_bytes());
@@ -154,15 +169,18 @@ mod tests {
                 expected,
                 "cut at {cut}"
             );
+            let length = u64::try_from(content.len()).unwrap();
+            assert_eq!(watch.text_bytes(), length, "cut at {cut}");
         }
     }
 
     #[test]
     fn reads_a_stream_cut_anywhere() {
         let expected = (Some("gpt-4o-mini-2024-07-18"), Some([19, 0, 10, 0]), true);
-        check("text/event-stream", STREAM, expected);
+        let content = "Héllo \"usage\":";
+        check("text/event-stream", STREAM, content, expected);
         let crlf = STREAM.replace('\n', "\r\n");
-        check("Text/Event-Stream; charset=utf-8", &crlf, expected);
+        check("Text/Event-Stream; charset=utf-8", &crlf, content, expected);
     }
 
     #[test]
@@ -170,6 +188,7 @@ mod tests {
         check(
             "application/json",
             JSON,
+            "Paris, \"model\":\"x\"",
             (Some("gpt-4o-2024-08-06"), Some([3, 16, 6, 4]), true),
         );
     }

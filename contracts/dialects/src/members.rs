@@ -4,6 +4,13 @@
 //! for, each up to a bound. It is no validator: of a text that is not JSON it
 //! finds what looks like a member, and the caller parses that value anyway.
 
+/// Members whose strings are text that a model wrote: OpenAI's messages, their
+/// parts, and the arguments of tool calls.
+const TEXT: [&[u8]; 4] = [b"content", b"refusal", b"text", b"arguments"];
+
+/// The longest of [`TEXT`], and one more.
+const TEXT_NAME_MAX_BYTES: usize = 10;
+
 /// The longest member name that is compared, in raw bytes.
 const NAME_MAX_BYTES: usize = 128;
 
@@ -38,6 +45,50 @@ pub struct Members<const N: usize> {
     name: Vec<u8>,
     /// Which wanted member the present value is, and its bytes so far.
     capture: Option<(usize, Vec<u8>)>,
+    text: Text,
+}
+
+/// Measures the strings of members called as in [`TEXT`], at any depth below
+/// the root's.
+#[derive(Debug, Clone, Default)]
+struct Text {
+    /// Bytes found so far.
+    bytes: u64,
+    /// The last string's first bytes, and its length.
+    head: Vec<u8>,
+    length: u64,
+    /// The value at hand belongs to such a member.
+    counts: bool,
+}
+
+impl Text {
+    fn start_string(&mut self) {
+        self.head.clear();
+        self.length = 0;
+    }
+
+    fn string(&mut self, bytes: &[u8]) {
+        let room = TEXT_NAME_MAX_BYTES.saturating_sub(self.head.len());
+        if room > 0 {
+            self.head.extend(bytes.iter().take(room));
+        }
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.length = self.length.saturating_add(length);
+    }
+
+    /// What stands after a string says what it was.
+    fn structure(&mut self, byte: u8) {
+        match byte {
+            b':' => self.counts = TEXT.contains(&self.head.as_slice()),
+            b',' | b'}' | b']' => {
+                if std::mem::take(&mut self.counts) {
+                    self.bytes = self.bytes.saturating_add(self.length);
+                }
+            }
+            _ => return,
+        }
+        self.start_string();
+    }
 }
 
 impl<const N: usize> Members<N> {
@@ -55,7 +106,16 @@ impl<const N: usize> Members<N> {
             escaped: false,
             name: Vec::new(),
             capture: None,
+            text: Text::default(),
         }
+    }
+
+    /// Bytes of text in this JSON text: of the strings of `content`, `refusal`,
+    /// `text` and `arguments`, below the root's own members. Escapes count as
+    /// they stand, without their backslash.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.text.bytes
     }
 
     /// Forgets what it saw, for the next text.
@@ -104,6 +164,9 @@ impl<const N: usize> Members<N> {
                 .saturating_sub(self.name.len());
             self.name.extend(bytes.iter().take(room));
         } else {
+            if self.depth > 0 {
+                self.text.string(bytes);
+            }
             self.keep_value(bytes);
         }
     }
@@ -121,14 +184,21 @@ impl<const N: usize> Members<N> {
 
     fn step(&mut self, byte: u8) {
         if self.in_string {
+            // What no text holds is kept all the same: the raw value needs it.
+            let mut mark = true;
             if self.escaped {
                 self.escaped = false;
+                mark = false;
             } else if byte == b'\\' {
                 self.escaped = true;
             } else if byte == b'"' {
                 self.in_string = false;
             }
-            self.keep(&[byte]);
+            if mark && self.at == At::Value {
+                self.keep_value(&[byte]);
+            } else {
+                self.keep(&[byte]);
+            }
             if !self.in_string && self.at == At::Name {
                 self.at = At::Colon;
             }
@@ -172,11 +242,15 @@ impl<const N: usize> Members<N> {
                 self.at = if byte == b',' { At::Name } else { At::End };
                 return;
             }
-            b'"' => self.in_string = true,
+            b'"' => {
+                self.in_string = true;
+                self.text.start_string();
+            }
             b'{' | b'[' => self.depth = self.depth.saturating_add(1),
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
+        self.text.structure(byte);
         self.keep_value(&[byte]);
     }
 
@@ -251,6 +325,19 @@ mod tests {
         check(r#"{"model":"a","model":"b"}"#, Some(r#""b""#), None);
         let long = format!(r#"{{"usage":"{}","model":1}}"#, "x".repeat(100));
         check(&long, Some("1"), None);
+    }
+
+    #[test]
+    fn text_is_measured_wherever_it_stands() {
+        let text = r#"{"content":"root","choices":[{"delta":{"role":"assistant","content":"h\u00e9 \"x\""},
+            "finish_reason":null},{"message":{"content":[{"type":"text","text":"four"}],"refusal":null,
+            "tool_calls":[{"function":{"name":"n","arguments":"{}"}}]}}],"content_filter":{"contents":"no"}}"#;
+        let expected = "hu00e9 \"x\"".len() + "four".len() + "{}".len();
+        for cut in 0..=text.len() {
+            let (a, b) = text.as_bytes().split_at(cut);
+            let found = scan(&[a, b]).text_bytes();
+            assert_eq!(found, u64::try_from(expected).unwrap(), "cut at {cut}");
+        }
     }
 
     #[test]

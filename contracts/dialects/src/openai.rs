@@ -16,6 +16,20 @@ pub struct TokenCounts {
     pub reasoning: u64,
 }
 
+/// The most tokens that a count is believed to hold; beyond any model's
+/// context.
+pub const TOKENS_MAX: u64 = 1_000_000_000;
+
+/// The most bytes of a model's name that are kept.
+pub const MODEL_MAX_BYTES: usize = 256;
+
+/// A model's name as an answer gives it, cut to [`MODEL_MAX_BYTES`].
+#[must_use]
+pub fn clip_model(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MODEL_MAX_BYTES));
+    name
+}
+
 #[derive(Deserialize)]
 struct Usage {
     prompt_tokens: Option<u64>,
@@ -34,8 +48,9 @@ struct CompletionDetails {
     reasoning_tokens: Option<u64>,
 }
 
-/// Reads a raw `usage` value. `None` where it is null, is no usage object, or
-/// lacks `prompt_tokens`; an explicit zero is a count.
+/// Reads a raw `usage` value. `None` where it is null, is no usage object,
+/// lacks `prompt_tokens`, or holds a count above [`TOKENS_MAX`]; an explicit
+/// zero is a count.
 ///
 /// OpenAI counts cached tokens within `prompt_tokens` and reasoning tokens
 /// within `completion_tokens`; here they are taken apart.
@@ -44,6 +59,9 @@ pub fn parse_usage(raw: &[u8]) -> Option<TokenCounts> {
     let usage: Usage = serde_json::from_slice::<Option<Usage>>(raw).ok()??;
     let prompt = usage.prompt_tokens?;
     let completion = usage.completion_tokens.unwrap_or(0);
+    if prompt.max(completion) > TOKENS_MAX {
+        return None;
+    }
     let cached = usage
         .prompt_tokens_details
         .and_then(|d| d.cached_tokens)
@@ -93,6 +111,21 @@ mod tests {
         for raw in ["null", "{}", "", "7", r#"{"prompt_tokens":-1}"#] {
             check(raw, None);
         }
+    }
+
+    #[test]
+    fn what_no_model_can_use_is_no_count() {
+        check(r#"{"prompt_tokens":1000000001}"#, None);
+        check(
+            r#"{"prompt_tokens":1,"completion_tokens":1000000001}"#,
+            None,
+        );
+        check(
+            r#"{"prompt_tokens":1000000000}"#,
+            Some([TOKENS_MAX, 0, 0, 0]),
+        );
+        assert_eq!(clip_model("é".repeat(200)).len(), MODEL_MAX_BYTES);
+        assert_eq!(clip_model("gpt".to_owned()), "gpt");
     }
 
     #[test]

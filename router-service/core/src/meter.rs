@@ -1,6 +1,6 @@
 //! The router's witness of a request: what it used, reported or estimated.
 
-use weir_dialects::routes::RequestClass;
+use weir_dialects::{estimate, openai::TOKENS_MAX, routes::RequestClass};
 use weir_wire::{
     context::Verified,
     proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness},
@@ -8,14 +8,8 @@ use weir_wire::{
 
 use crate::relay::Seen;
 
-/// Bytes of text to a token, for estimates. OpenAI states about four
-/// characters of English; bytes err towards more for other scripts.
-pub const BYTES_PER_TOKEN: usize = 4;
-
-/// Tokens of a text of so many bytes, where nobody counted them.
-#[must_use]
-pub fn estimate_tokens(bytes: usize) -> u64 {
-    u64::try_from(bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u64::MAX)
+fn estimate(bytes: usize) -> u64 {
+    estimate::tokens(u64::try_from(bytes).unwrap_or(u64::MAX)).min(TOKENS_MAX)
 }
 
 /// A request that a provider was asked to serve.
@@ -100,8 +94,8 @@ fn used(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
     let completed = outcome == Outcome::Completed && !seen.error;
     if completed || seen.output_bytes > 0 {
         return ModelUsage {
-            input_tokens: estimate_tokens(attempt.input_bytes),
-            output_tokens: estimate_tokens(seen.output_bytes),
+            input_tokens: estimate(attempt.input_bytes),
+            output_tokens: estimate(seen.output_bytes),
             source: UsageSource::Estimated.into(),
             ..base
         };

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use weir_dialects::{
-    openai::{TokenCounts, parse_usage},
+    openai::{TokenCounts, clip_model, parse_usage},
     sse::{Event, Splitter, TooLong},
 };
 
@@ -84,8 +84,8 @@ impl Seen {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(json) else {
             return false;
         };
-        if chunk.model.is_some() {
-            self.model = chunk.model;
+        if let Some(model) = chunk.model {
+            self.model = Some(clip_model(model));
         }
         let usage = chunk.usage.and_then(|u| parse_usage(u.get().as_bytes()));
         if usage.is_some() {

@@ -61,6 +61,24 @@ fn a_served_request_leaves_one_event_that_the_aggregator_would_book() {
 }
 
 #[test]
+fn an_answer_that_reports_no_usage_is_estimated() {
+    let f = Fixture::start();
+    let event = "data: {\"choices\":[{\"delta\":{\"content\":\"eight...\"}}]}\n\n";
+    f.upstream.answer(Answer::Whole(
+        200,
+        "text/event-stream",
+        format!("{event}data: [DONE]\n\n"),
+    ));
+    assert_eq!(f.chat(SOLO).status(), 200);
+    let event = f.upstream.events(1).pop().unwrap();
+    assert_eq!(event.outcome(), Outcome::Completed);
+    let usage = &event.usage[0];
+    assert_eq!(usage.source(), UsageSource::Estimated);
+    let asked = u64::try_from(BODY.len()).unwrap().div_ceil(4);
+    assert_eq!((usage.input_tokens, usage.output_tokens), (asked, 2));
+}
+
+#[test]
 fn each_end_of_a_request_has_its_outcome() {
     let f = Fixture::start();
     for (status, outcome) in [

@@ -179,6 +179,20 @@ fn streams_under_way_at_a_signal_bill_what_came() {
 }
 
 #[test]
+fn a_router_killed_before_it_told_leaves_the_gateways_estimate() {
+    let mut p = Pipeline::start();
+    p.stack.aggregator.process.kill();
+    let stream = p.post("solo", CHAT, chat("tell me something", true));
+    assert!(stream.text().unwrap().ends_with("data: [DONE]\n\n"));
+    p.stack.router.process.kill();
+    p.stack.restart_aggregator().unwrap();
+    p.close_hour();
+    let [calls, input, output] = p.billed()["solo"];
+    assert_eq!(calls, 1);
+    assert!(input > 0 && output > 0, "{input} {output}");
+}
+
+#[test]
 fn slow_clients_do_not_keep_services_from_stopping() {
     let mut p = Pipeline::start();
     let mut open = Vec::new();
@@ -195,7 +209,10 @@ fn slow_clients_do_not_keep_services_from_stopping() {
         }
     }
     assert!(p.stack.router.process.stop(), "the router had to be killed");
-    assert!(p.stack.aggregator.process.stop(), "the aggregator had to be killed");
+    assert!(
+        p.stack.aggregator.process.stop(),
+        "the aggregator had to be killed"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One request and its answer, as the gateway saw them.
 
-use weir_dialects::answer::Watch;
+use weir_dialects::{answer::Watch, estimate, openai::TOKENS_MAX};
 use weir_wire::proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness};
 
 /// What is known of a request once its headers are.
@@ -68,17 +68,23 @@ impl Exchange {
         self.ended |= end_of_stream;
     }
 
-    /// The event to send, once the host has nothing more to say; `end` is asked
-    /// for where the answer did not come to its end.
+    /// The event to send, once the host has nothing more to say. `end` is asked
+    /// for where the answer did not come to its end, `request_bytes` (of its
+    /// body) where the answer reported no usage.
     #[must_use]
-    pub fn finish(self, end: impl FnOnce() -> End, now_ms: u64) -> UsageEvent {
+    pub fn finish(
+        self,
+        end: impl FnOnce() -> End,
+        request_bytes: impl FnOnce() -> u64,
+        now_ms: u64,
+    ) -> UsageEvent {
         let outcome = self.outcome(end);
         UsageEvent {
             kind: Kind::Request.into(),
             // One event a request and witness: sent again, it is the same.
             event_id: format!("{}/gw", self.request_id),
             witness: Witness::Gateway.into(),
-            usage: self.usage(outcome),
+            usage: self.usage(outcome, request_bytes),
             outcome: outcome.into(),
             status: self.status,
             started_at_ms: i64::try_from(self.started_ms).unwrap_or(i64::MAX),
@@ -107,30 +113,40 @@ impl Exchange {
         }
     }
 
-    fn usage(&self, outcome: Outcome) -> Vec<ModelUsage> {
+    fn usage(&self, outcome: Outcome, request_bytes: impl FnOnce() -> u64) -> Vec<ModelUsage> {
         let Some(watch) = &self.watch else {
             return Vec::new();
         };
-        let model_served = watch.model().unwrap_or_default().to_owned();
-        match watch.usage() {
-            Some(tokens) => vec![ModelUsage {
-                model_served,
-                attempt: 1,
+        let base = ModelUsage {
+            model_served: watch.model().unwrap_or_default().to_owned(),
+            attempt: 1,
+            source: UsageSource::None.into(),
+            ..ModelUsage::default()
+        };
+        if let Some(tokens) = watch.usage() {
+            return vec![ModelUsage {
                 input_tokens: tokens.input,
                 cached_input_tokens: tokens.cached_input,
                 output_tokens: tokens.output,
                 reasoning_tokens: tokens.reasoning,
                 source: UsageSource::Reported.into(),
-                ..ModelUsage::default()
+                ..base
+            }];
+        }
+        // A router's stream reports its usage to clients that asked for it
+        // alone: for the others this is all that a gateway can say. The
+        // router's own witness replaces it.
+        let estimate = |bytes| estimate::tokens(bytes).min(TOKENS_MAX);
+        let text_bytes = watch.text_bytes();
+        match outcome {
+            Outcome::Rejected => Vec::new(),
+            _ if outcome == Outcome::Completed || text_bytes > 0 => vec![ModelUsage {
+                input_tokens: estimate(request_bytes()),
+                output_tokens: estimate(text_bytes),
+                source: UsageSource::Estimated.into(),
+                ..base
             }],
-            // What it cost is for the router to say.
-            None if outcome != Outcome::Rejected => vec![ModelUsage {
-                model_served,
-                attempt: 1,
-                source: UsageSource::None.into(),
-                ..ModelUsage::default()
-            }],
-            None => Vec::new(),
+            _ => vec![base],
         }
     }
 }
@@ -170,7 +186,7 @@ mod tests {
         let mut json = exchange();
         json.answer(200, b"application/json", false);
         json.body(JSON.as_bytes(), true, || 1_040);
-        let event = json.finish(|| End::Other, 1_050);
+        let event = json.finish(|| End::Other, || 9, 1_050);
         assert_eq!(event.outcome(), Outcome::Completed);
         assert_eq!(tokens(&event), [[3, 16, 6, 4]]);
         assert_eq!(event.usage[0].model_served, "gpt-4o-2024-08-06");
@@ -183,7 +199,7 @@ mod tests {
             stream.body(&[*byte], false, || 1_001);
         }
         stream.body(b"", true, || 1_002);
-        let event = stream.finish(|| End::Other, 1_002);
+        let event = stream.finish(|| End::Other, || 9, 1_002);
         assert_eq!(event.outcome(), Outcome::Completed);
         assert_eq!(tokens(&event), [[19, 0, 10, 0]]);
     }
@@ -193,7 +209,7 @@ mod tests {
         let mut exchange = exchange();
         exchange.answer(status, b"text/event-stream", false);
         exchange.body(body.as_bytes(), ended, || 1_001);
-        let event = exchange.finish(|| end, 1_002);
+        let event = exchange.finish(|| end, || 9, 1_002);
         assert_eq!(event.outcome(), expected, "{status} {body:?}");
     }
 
@@ -218,8 +234,30 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_before_the_answer_is_no_error() {
-        let event = exchange().finish(|| End::ClientGone, 1_500);
+        let event = exchange().finish(|| End::ClientGone, || 9, 1_500);
         assert_eq!(event.outcome(), Outcome::ClientDisconnected);
         assert!(event.usage.is_empty());
+    }
+
+    #[track_caller]
+    fn check_estimate(body: &str, ended: bool, expected: Option<[u64; 2]>) {
+        let mut exchange = exchange();
+        exchange.answer(200, b"text/event-stream", false);
+        exchange.body(body.as_bytes(), ended, || 1_001);
+        let event = exchange.finish(|| End::ClientGone, || 9, 1_002);
+        let usage = &event.usage[0];
+        let found = (usage.source() == UsageSource::Estimated)
+            .then_some([usage.input_tokens, usage.output_tokens]);
+        assert_eq!(found, expected, "{body}");
+    }
+
+    #[test]
+    fn what_a_stream_does_not_report_is_estimated() {
+        let text = "data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n";
+        check_estimate(&format!("{text}{text}data: [DONE]\n\n"), true, Some([3, 3]));
+        check_estimate(text, false, Some([3, 2]));
+        check_estimate("data: [DONE]\n\n", true, Some([3, 0]));
+        check_estimate("", false, None);
+        check_estimate(STREAM, true, None);
     }
 }

@@ -145,6 +145,7 @@ impl RootContext for Root {
         Some(Box::new(Request {
             state,
             exchange: None,
+            content_length: 0,
         }))
     }
 }
@@ -152,6 +153,8 @@ impl RootContext for Root {
 struct Request {
     state: Rc<State>,
     exchange: Option<Exchange>,
+    /// Of the request, where the host can't say it in the end.
+    content_length: u64,
 }
 
 impl Context for Request {}
@@ -166,6 +169,9 @@ impl HttpContext for Request {
             value(names::REQUEST_CLASS),
             clock::wall_ms(),
         ));
+        if self.state.config.host == HostKind::Kong {
+            self.content_length = value("content-length").parse().unwrap_or(0);
+        }
         Action::Continue
     }
 
@@ -189,7 +195,7 @@ impl HttpContext for Request {
         let Some(exchange) = self.exchange.take() else {
             return;
         };
-        let event = exchange.finish(|| self.end(), clock::wall_ms());
+        let event = exchange.finish(|| self.end(), || self.request_bytes(), clock::wall_ms());
         self.state.taken.increment();
         if let Err(event) = self.state.outbox.borrow_mut().push(event) {
             self.state.dropped.increment();
@@ -210,6 +216,19 @@ fn response_body(size: usize) -> Vec<u8> {
 }
 
 impl Request {
+    /// Bytes of the request's body. Envoy counted them; on Kong a body without
+    /// a `content-length` counts as empty.
+    fn request_bytes(&self) -> u64 {
+        if self.state.config.host == HostKind::Kong {
+            return self.content_length;
+        }
+        // An integer property comes as eight bytes, little end first.
+        self.get_property(vec!["request", "size"])
+            .and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?)))
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0)
+    }
+
     /// Envoy says in `response.code_details` who ended the stream; Kong does
     /// not, and there an answer without an end means that the client left.
     fn end(&self) -> End {
