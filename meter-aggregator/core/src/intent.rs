@@ -65,6 +65,9 @@ impl fmt::Display for State {
 pub struct Key<'a> {
     /// The Stripe account, as the operator names it.
     pub account: &'a str,
+    /// The ledger's own id: one that was begun anew counts its revisions from
+    /// the start again, and must not meet the names that another one gave.
+    pub ledger: &'a str,
     /// Whose.
     pub tenant: &'a str,
     /// On which meter.
@@ -82,7 +85,7 @@ pub struct Key<'a> {
 #[must_use]
 pub fn identifier(key: &Key<'_>) -> String {
     let mut hash = Sha256::new();
-    for text in [key.account, key.tenant, key.meter.as_str()] {
+    for text in [key.account, key.ledger, key.tenant, key.meter.as_str()] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
@@ -166,6 +169,7 @@ mod tests {
     fn key() -> Key<'static> {
         Key {
             account: "acct",
+            ledger: "0123456789abcdef",
             tenant: "acme",
             meter: Meter::InputTokens,
             hour: Hour(498_611),
@@ -179,7 +183,7 @@ mod tests {
     fn the_identifier_is_golden() {
         assert_eq!(
             identifier(&key()),
-            "weir_e270f308308ebcadb4f01e33affeed45714e0ef1"
+            "weir_00bbe7de4a35b3341234ac6608a603dc43452d29"
         );
         assert!(identifier(&key()).len() <= 100);
     }
@@ -191,6 +195,10 @@ mod tests {
             Key {
                 account: "acc",
                 tenant: "tacme",
+                ..key()
+            },
+            Key {
+                ledger: "0",
                 ..key()
             },
             Key {

@@ -1,6 +1,6 @@
 //! What an operator asks of the running aggregator.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -16,7 +16,7 @@ use weir_process::now_ms;
 
 use crate::{
     api::{Ingest, bears, plain},
-    ledger::{IntentCount, Line},
+    ledger::{IntentCount, Line, Stuck},
 };
 
 /// How long `close-hour` waits for the stream to be quiet, and then for Stripe.
@@ -29,6 +29,10 @@ pub struct Status {
     pub lines: Vec<Line>,
     /// Intents by state.
     pub intents: Vec<IntentCount>,
+    /// Intents that wait for the operator.
+    pub stuck: Vec<Stuck>,
+    /// Tenants that used something and have no customer at Stripe.
+    pub without_customer: BTreeSet<String>,
     /// Intents that still have to be sent.
     pub open: i64,
     /// Witnesses that contradicted themselves.
@@ -123,11 +127,19 @@ async fn close_books(ingest: &Ingest, deadline: Instant) -> Result<(), String> {
 
 async fn answer(ingest: &Ingest, problem: Option<String>) -> Response {
     let hour = Hour::of_ms(now_ms()).0;
+    let billable = ingest.sender.billable();
     let found = ingest
         .books
         .with_both(move |ledger, stream| {
+            let lines = ledger.summary(hour)?;
+            let unsent = lines.iter().filter(|l| l.total != l.accepted);
             Ok(Status {
-                lines: ledger.summary(hour)?,
+                without_customer: unsent
+                    .map(|l| l.tenant.clone())
+                    .filter(|t| !billable.contains(t))
+                    .collect(),
+                lines,
+                stuck: ledger.stuck()?,
                 intents: ledger.intent_counts()?,
                 open: ledger.open_intents()?,
                 conflicts: ledger.conflicts()?,

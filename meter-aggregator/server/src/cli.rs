@@ -147,6 +147,24 @@ fn print_table(status: &Value) {
         "open intents: {}, quarantined events: {}, conflicts: {}",
         status["open"], status["quarantined"], status["conflicts"]
     );
+    for intent in status["stuck"].as_array().into_iter().flatten() {
+        println!(
+            "{} {} {}: {}; what comes after it waits: {}",
+            intent["tenant"].as_str().unwrap_or_default(),
+            intent["meter"].as_str().unwrap_or_default(),
+            hour_text(intent["hour_start_s"].as_i64().unwrap_or(0)),
+            intent["state"].as_str().unwrap_or_default(),
+            intent["reason"]
+                .as_str()
+                .unwrap_or("Stripe did not answer for 20 hours")
+        );
+    }
+    for tenant in status["without_customer"].as_array().into_iter().flatten() {
+        println!(
+            "tenants.{}.stripe_customer is not configured; its use waits",
+            tenant.as_str().unwrap_or_default()
+        );
+    }
 }
 
 /// Such as `2026-11-23 14:00`.

@@ -115,7 +115,9 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
                 },
             })
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect::<anyhow::Result<Vec<Producer>>>()?;
+    let admin_token = secret(ADMIN_ENVIRONMENT)?;
+    check_tokens(&producers, &admin_token)?;
     let customers = file
         .tenants
         .into_iter()
@@ -125,7 +127,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         listen: file.listen,
         data_dir: file.data_dir,
         producers,
-        admin_token: secret(ADMIN_ENVIRONMENT)?,
+        admin_token,
         keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
         stripe: StripeSettings {
             api_key: secret(&file.stripe.api_key_env).context("stripe.api_key_env")?,
@@ -135,6 +137,22 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             customers,
         },
     })
+}
+
+/// A token says who sends, and so as which witness: with one token for two the
+/// second's events would be quarantined as the first's.
+fn check_tokens(producers: &[Producer], admin_token: &str) -> anyhow::Result<()> {
+    for (i, producer) in producers.iter().enumerate() {
+        if producer.token == admin_token {
+            bail!("producers[{i}].token_env: holds the token of {ADMIN_ENVIRONMENT}");
+        }
+        for (j, other) in producers.iter().enumerate().take(i) {
+            if other.token == producer.token {
+                bail!("producers[{i}].token_env: holds the same token as producers[{j}].token_env");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn validate(file: &File) -> anyhow::Result<()> {
@@ -184,6 +202,21 @@ mod tests {
             .and_then(|f| validate(&f).map_err(|e| e.to_string()))
             .unwrap_err();
         assert!(error.contains(names), "{error} should name {names}");
+    }
+
+    #[test]
+    fn a_token_is_one_producers() {
+        let check = |tokens: [&str; 2], admin: &str| {
+            let producers = tokens.map(|token| Producer {
+                name: "p".into(),
+                witness: Witness::Router,
+                token: token.into(),
+            });
+            check_tokens(&producers, admin).map_err(|e| e.to_string())
+        };
+        assert_eq!(check(["a", "b"], "c"), Ok(()));
+        assert!(check(["a", "a"], "c").unwrap_err().contains("producers[1]"));
+        assert!(check(["a", "b"], "a").unwrap_err().contains("producers[0]"));
     }
 
     #[test]

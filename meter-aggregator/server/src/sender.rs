@@ -1,5 +1,7 @@
 //! Takes intents to Stripe, one call at a time.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use tokio::sync::Mutex;
 use weir_meter_core::intent::{self, Attempt, Next};
 
@@ -17,6 +19,7 @@ pub struct Sender {
     books: Books,
     /// The meters, once they were found good. Who holds it, sends.
     mappings: Mutex<Option<Mappings>>,
+    billable: Arc<BTreeSet<String>>,
 }
 
 /// Why nothing more is sent just now.
@@ -33,10 +36,16 @@ pub enum SendError {
 impl Sender {
     pub fn new(stripe: Stripe, books: Books) -> Self {
         Self {
+            billable: Arc::new(stripe.tenants().map(str::to_owned).collect()),
             stripe,
             books,
             mappings: Mutex::new(None),
         }
+    }
+
+    /// The tenants that have a customer.
+    pub fn billable(&self) -> Arc<BTreeSet<String>> {
+        self.billable.clone()
     }
 
     /// Looks the meters up once, so that a wrong one stops the start.
@@ -52,9 +61,10 @@ impl Sender {
     /// intents that made.
     pub async fn plan(&self, all: bool) -> Result<usize, LedgerError> {
         let account = self.stripe.account().to_owned();
+        let billable = self.billable();
         let now_s = now_ms().div_euclid(1_000);
         self.books
-            .with(move |ledger| ledger.plan(&account, now_s, all))
+            .with(move |ledger| ledger.plan(&account, &billable, now_s, all))
             .await
     }
 

@@ -87,6 +87,11 @@ impl Stripe {
         &self.settings.account
     }
 
+    /// The tenants that have a customer.
+    pub fn tenants(&self) -> impl Iterator<Item = &str> {
+        self.settings.customers.keys().map(String::as_str)
+    }
+
     /// The customer of a tenant.
     pub fn customer(&self, tenant: &str) -> Option<&str> {
         self.settings.customers.get(tenant).map(String::as_str)

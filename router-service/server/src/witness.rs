@@ -13,7 +13,7 @@ use reqwest::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_wire::{
-    proto::usage::{PublishRequest, UsageEvent},
+    proto::usage::{PublishRequest, PublishResponse, UsageEvent},
     usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
 };
 
@@ -104,7 +104,10 @@ impl Sender {
             .body(body)
             .send();
         match call.await {
-            Ok(response) if response.status().is_success() => true,
+            Ok(response) if response.status().is_success() => {
+                report_quarantine(response).await;
+                true
+            }
             Ok(response) => {
                 tracing::warn!(status = %response.status(), "the aggregator refused a batch; it is kept");
                 false
@@ -114,5 +117,20 @@ impl Sender {
                 false
             }
         }
+    }
+}
+
+/// Events that the aggregator set aside bill nothing: somebody must look.
+async fn report_quarantine(response: reqwest::Response) {
+    let Ok(body) = response.bytes().await else {
+        return;
+    };
+    if let Ok(answer) = PublishResponse::decode(body)
+        && answer.quarantined > 0
+    {
+        tracing::error!(
+            events = answer.quarantined,
+            "the aggregator quarantined events; its log says why"
+        );
     }
 }

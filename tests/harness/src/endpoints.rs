@@ -21,8 +21,6 @@ pub struct RunProcess {
     pub name: String,
     /// Its process id.
     pub pid: u32,
-    /// Its executable, to know it again.
-    pub exe: PathBuf,
 }
 
 /// The file's content.
@@ -93,11 +91,7 @@ impl Endpoints {
             envoy_configs: stack.gateways.iter().map(|g| g.config.clone()).collect(),
             processes: processes
                 .into_iter()
-                .map(|(name, pid)| RunProcess {
-                    name,
-                    pid,
-                    exe: executable(pid).unwrap_or_default(),
-                })
+                .map(|(name, pid)| RunProcess { name, pid })
                 .collect(),
         }
     }
@@ -131,14 +125,6 @@ impl Endpoints {
         }
     }
 
-    /// Those of its processes that still run.
-    pub fn running(&self) -> impl Iterator<Item = &RunProcess> {
-        // The number may be another program's by now.
-        self.processes.iter().filter(|p| {
-            is_alive(p.pid) && executable(p.pid).is_none_or(|exe| same_program(&exe, &p.exe))
-        })
-    }
-
     /// Says what to do with it.
     pub fn explain(&self) {
         let gateway = &self.gateway;
@@ -161,20 +147,4 @@ impl Endpoints {
         println!("Then `make close-hour` in another terminal sends Stripe what was used.");
         println!("Ctrl-C stops everything.");
     }
-}
-
-fn executable(pid: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe")).ok()
-}
-
-/// Whether there is such a process, other than as a zombie. One that is just
-/// ending has no executable any more, and is alive still.
-fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-/// A program that was built anew meanwhile shows as deleted.
-fn same_program(now: &Path, then: &Path) -> bool {
-    let text = now.to_string_lossy();
-    Path::new(text.trim_end_matches(" (deleted)")) == then
 }

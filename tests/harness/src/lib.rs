@@ -8,6 +8,7 @@ pub mod client;
 pub mod envoy;
 pub mod parts;
 pub mod paths;
+pub mod pids;
 pub mod process;
 pub mod provision;
 pub mod secrets;

@@ -3,7 +3,7 @@
 mod endpoints;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     thread,
@@ -18,10 +18,16 @@ use nix::{
     unistd::Pid,
 };
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
-use weir_harness::{Options, Stack, paths};
+use weir_harness::{Options, Stack, paths, pids, stack::REAL_DATA};
+
+/// Held by the run of a folder, so that there is one.
+const LOCK: &str = "lock";
+
+/// The name under which the run itself is noted.
+const RUN: &str = "run";
 
 /// Runs Weir on this machine.
 #[derive(Parser)]
@@ -61,14 +67,15 @@ fn main() -> ExitCode {
 
 fn run(folder: &Path) -> anyhow::Result<ExitCode> {
     let options = options_from_environment()?;
-    if let Ok(left) = Endpoints::read(folder)
-        && left.running().next().is_some()
-    {
+    fs::create_dir_all(folder)?;
+    let lock = File::create(folder.join(LOCK))?;
+    if lock.try_lock().is_err() || !pids::running(folder).is_empty() {
         bail!("a run is up already: make stop");
     }
-    prepare(folder, options.stripe.is_some())?;
+    prepare(folder)?;
+    pids::write(folder, RUN, std::process::id())?;
     // Before anything is started: from now on a signal stops what there is.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     println!("starting; logs are in {}", folder.display());
     let mut stack = Stack::start(&options, folder)?;
     let endpoints = Endpoints::of(&stack);
@@ -99,18 +106,18 @@ fn run(folder: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// A clean folder. The fake Stripe forgets everything with its process, so the
-/// ledger starts anew with it; the real one does not, and neither may the
-/// ledger, or what it sent already would be sent again under the same names.
-fn prepare(folder: &Path, real_stripe: bool) -> anyhow::Result<()> {
-    fs::create_dir_all(folder)?;
+/// ledger starts anew with it; a real one does not, and neither does its ledger.
+fn prepare(folder: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            if !real_stripe {
-                fs::remove_dir_all(&path)?;
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.path().is_dir() {
+            if !name.starts_with(REAL_DATA) {
+                fs::remove_dir_all(entry.path())?;
             }
-        } else {
-            fs::remove_file(&path)?;
+        } else if name != LOCK {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -140,24 +147,36 @@ fn options_from_environment() -> anyhow::Result<Options> {
             _ => bail!("WEIR_GATEWAYS: must be 1 to 16, found {text:?}"),
         },
     };
+    let openai = pair(
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        "https://api.openai.com/v1",
+    )?;
+    let stripe = pair(
+        "STRIPE_API_BASE",
+        "STRIPE_API_KEY",
+        "https://api.stripe.com",
+    )?;
+    for (what, real) in [("provider", &openai), ("Stripe", &stripe)] {
+        if let Some((base, _)) = real {
+            println!("the {what} is the one at {base}, by the environment");
+        }
+    }
     Ok(Options {
         gateways,
-        openai: pair(
-            "OPENAI_BASE_URL",
-            "OPENAI_API_KEY",
-            "https://api.openai.com/v1",
-        )?,
-        stripe: pair(
-            "STRIPE_API_BASE",
-            "STRIPE_API_KEY",
-            "https://api.stripe.com",
-        )?,
+        openai,
+        stripe,
         ..Options::default()
     })
 }
 
 /// An address and a key; the address has a default, the key has none.
 fn pair(base: &str, key: &str, default: &str) -> anyhow::Result<Option<(String, String)>> {
+    if let Some(text) = variable(base)
+        && !reqwest::Url::parse(&text).is_ok_and(|url| url.has_host())
+    {
+        bail!("{base}: must be a URL such as {default}, found {text:?}");
+    }
     match (variable(base), variable(key)) {
         (None, None) => Ok(None),
         (base, Some(key)) => Ok(Some((base.unwrap_or_else(|| default.to_owned()), key))),
@@ -180,29 +199,34 @@ fn close_hour(folder: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn stop(folder: &Path) -> anyhow::Result<ExitCode> {
-    let Ok(endpoints) = Endpoints::read(folder) else {
+    if pids::running(folder).is_empty() {
         println!("no run is up");
         return Ok(ExitCode::SUCCESS);
-    };
+    }
     // The run itself stops its parts in order; the parts are for a run that
     // was killed.
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        for process in endpoints.running() {
+        let mut processes = pids::running(folder);
+        processes.sort_by_key(|p| p.name != RUN);
+        for process in processes {
+            if !process.is_running() {
+                continue;
+            }
             let _ = kill(Pid::from_raw(process.pid as i32), signal);
-            if process.name == "run" {
-                wait_until_gone(&endpoints);
+            if process.name == RUN {
+                wait_until_gone(folder);
             }
         }
-        wait_until_gone(&endpoints);
+        wait_until_gone(folder);
     }
     Endpoints::remove(folder)?;
     println!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn wait_until_gone(endpoints: &Endpoints) {
+fn wait_until_gone(folder: &Path) {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(40) && endpoints.running().next().is_some() {
+    while start.elapsed() < Duration::from_secs(40) && !pids::running(folder).is_empty() {
         thread::sleep(Duration::from_millis(50));
     }
 }

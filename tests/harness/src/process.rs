@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::pids;
 use anyhow::{Context as _, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -33,7 +34,8 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` in a process group of its own, so that a Ctrl-C at the
-    /// terminal reaches the parent alone; output goes to `<folder>/<name>.log`.
+    /// terminal reaches the parent alone; output goes to `<folder>/<name>.log`,
+    /// the process id to `<folder>/<name>.pid`.
     ///
     /// # Errors
     /// Where it can't be started.
@@ -47,11 +49,13 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self {
+        let process = Self {
             name: name.to_owned(),
             child,
             log,
-        })
+        };
+        pids::write(folder, name, process.id())?;
+        Ok(process)
     }
 
     /// Its process id.

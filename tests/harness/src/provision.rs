@@ -39,11 +39,14 @@ impl Account {
     /// Makes what is missing for those tenants; gives each one's customer.
     ///
     /// # Errors
-    /// Where Stripe refuses or is not there, and for a live key: a trial run
-    /// has no business in a live account.
+    /// Where Stripe refuses or is not there, and for a key that is not a
+    /// sandbox's: a trial run has no business in a live account.
     pub fn provision(&self, tenants: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
-        if self.key.starts_with("sk_live_") || self.key.starts_with("rk_live_") {
-            bail!("STRIPE_API_KEY is a live key; use one of a sandbox");
+        if !["sk_test_", "rk_test_"]
+            .iter()
+            .any(|p| self.key.starts_with(p))
+        {
+            bail!("STRIPE_API_KEY: must be a sandbox's, sk_test_… or rk_test_…");
         }
         let mut prices = Vec::new();
         for (name, event_name, cents) in METERS {

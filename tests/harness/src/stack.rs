@@ -101,6 +101,10 @@ pub struct Stack {
     pub folder: PathBuf,
 }
 
+/// What the name of a data folder begins with that belongs to a real Stripe
+/// account: it outlives the run.
+pub const REAL_DATA: &str = "data-stripe-";
+
 /// The tenants of a stack: enterprise and starter.
 pub const TENANTS: [&str; 2] = ["acme", "solo"];
 
@@ -111,7 +115,13 @@ impl Stack {
     /// Where a part does not start; with its log's end.
     pub fn start(options: &Options, folder: &Path) -> anyhow::Result<Self> {
         let secrets = Secrets::new(options);
-        let data = folder.join("data");
+        let data = folder.join(match &options.stripe {
+            None => "data".to_owned(),
+            Some((base, key)) => {
+                let account = secrets::sha256_hex(&format!("{base} {key}"));
+                format!("{REAL_DATA}{}", &account[..12])
+            }
+        });
         fs::create_dir_all(&data)?;
 
         let provider = match options.openai {

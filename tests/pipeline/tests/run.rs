@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use weir_harness::{client, paths};
+use weir_harness::{client, paths, pids};
 use weir_pipeline_tests::chat;
 
 fn weir_run(folder: &Path, verb: &str) -> Command {
@@ -147,4 +147,67 @@ fn stop_ends_what_a_killed_run_left_behind() {
     check_gone(&endpoints, &folder);
     let nothing = weir_run(&folder, "stop").output().unwrap();
     assert!(nothing.status.success() && text(&nothing).contains("no run is up"));
+}
+
+#[test]
+fn stop_ends_a_run_that_was_killed_while_it_started() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    let mut child = weir_run(&folder, "run")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let first = wait_for(|| {
+        let left = pids::running(&folder);
+        (left.len() >= 3).then_some(left)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!folder.join("endpoints.json").exists(), "it was up already");
+    assert!(weir_run(&folder, "stop").output().unwrap().status.success());
+    assert!(first.iter().all(|p| !p.is_running()));
+    assert!(pids::running(&folder).is_empty());
+}
+
+#[test]
+fn of_two_runs_started_at_once_one_runs() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    let mut both: Vec<Child> = (0..2)
+        .map(|_| {
+            weir_run(&folder, "run")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    wait_for(|| folder.join("endpoints.json").exists().then_some(()));
+    let ended: Vec<bool> = both
+        .iter_mut()
+        .map(|c| c.try_wait().unwrap().is_some())
+        .collect();
+    assert!(
+        ended == [true, false] || ended == [false, true],
+        "{ended:?}"
+    );
+    assert!(weir_run(&folder, "stop").output().unwrap().status.success());
+    for child in &mut both {
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_real_accounts_ledger_outlives_a_run_on_the_fake() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    let kept = folder.join("data-stripe-0123456789ab");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join("ledger.db"), "kept").unwrap();
+    let (mut child, endpoints) = start(&folder);
+    let ledger = endpoints["ledger"].as_str().unwrap();
+    assert!(ledger.ends_with("data/ledger.db"), "{ledger}");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(kept.join("ledger.db")).unwrap(), "kept");
 }

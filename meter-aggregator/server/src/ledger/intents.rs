@@ -1,6 +1,8 @@
 //! Intents: planned in one transaction with their bucket, and kept through
 //! every attempt until Stripe has them.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Row, params};
 use weir_meter_core::intent::{Next, State};
 
@@ -31,9 +33,18 @@ pub struct Intent {
 
 impl Ledger {
     /// Plans every hour that is over, or every hour there is, where what was
-    /// used is not what was planned and nothing of it is open. Says how many.
-    pub fn plan(&mut self, account: &str, now_s: i64, all: bool) -> Result<usize, LedgerError> {
+    /// used is not what was planned and nothing of it is open; of `billable`
+    /// tenants, the others wait until they are. Says how many.
+    pub fn plan(
+        &mut self,
+        account: &str,
+        billable: &BTreeSet<String>,
+        now_s: i64,
+        all: bool,
+    ) -> Result<usize, LedgerError> {
         let transaction = self.connection.transaction()?;
+        let ledger: String =
+            transaction.query_row("SELECT id FROM identity", [], |row| row.get(0))?;
         let due: Vec<(String, Meter, Hour, i64, i64)> = transaction
             .prepare_cached(
                 "SELECT tenant, meter, hour, total - planned, revision FROM bucket
@@ -55,12 +66,13 @@ impl Ledger {
             .collect::<rusqlite::Result<_>>()?;
         let mut planned = 0_usize;
         for (tenant, meter, hour, delta, revision) in due {
-            if !all && !hour.is_over(now_s, GRACE_S) {
+            if !billable.contains(&tenant) || (!all && !hour.is_over(now_s, GRACE_S)) {
                 continue;
             }
             let revision = revision.saturating_add(1);
             let identifier = intent::identifier(&intent::Key {
                 account,
+                ledger: &ledger,
                 tenant: &tenant,
                 meter,
                 hour,

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use weir_meter_core::{hour::Hour, intent, journal, meter::Meter};
 
 pub use intents::Intent;
-pub use summary::{IntentCount, Line};
+pub use summary::{IntentCount, Line, Stuck};
 
 use crate::database::open_database;
 
@@ -40,6 +40,10 @@ pub enum LedgerError {
 }
 
 const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS identity (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  id TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS progress (
   name TEXT PRIMARY KEY,
   number INTEGER NOT NULL
@@ -115,6 +119,10 @@ impl Ledger {
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         let connection = open_database(&folder.join("ledger.db"))?;
         connection.execute_batch(SCHEMA)?;
+        connection.execute(
+            "INSERT OR IGNORE INTO identity (one, id) VALUES (1, lower(hex(randomblob(16))))",
+            [],
+        )?;
         Ok(Self { connection })
     }
 }

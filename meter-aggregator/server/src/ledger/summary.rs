@@ -25,7 +25,41 @@ pub struct IntentCount {
     pub count: i64,
 }
 
+/// An intent that waits for the operator, and keeps its line from growing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stuck {
+    pub tenant: String,
+    pub meter: String,
+    /// The hour's first second, seconds of the Unix epoch.
+    pub hour_start_s: i64,
+    /// `held` or `reconcile`.
+    pub state: String,
+    /// What Stripe said, where it said something.
+    pub reason: Option<String>,
+}
+
+/// The most intents that are listed.
+const STUCK_MAX: i64 = 100;
+
 impl Ledger {
+    /// The oldest intents that wait for the operator, a hundred at the most.
+    pub fn stuck(&self) -> Result<Vec<Stuck>, LedgerError> {
+        self.rows(
+            "SELECT tenant, meter, hour * 3600, state, reason FROM intent
+             WHERE state IN ('held', 'reconcile') ORDER BY id LIMIT ?1",
+            &STUCK_MAX,
+            |row| {
+                Ok(Stuck {
+                    tenant: row.get(0)?,
+                    meter: row.get(1)?,
+                    hour_start_s: row.get(2)?,
+                    state: row.get(3)?,
+                    reason: row.get(4)?,
+                })
+            },
+        )
+    }
+
     /// Every hour that is not yet wholly with Stripe, or changed since
     /// `since_hour`, in the order of hours.
     pub fn summary(&self, since_hour: i64) -> Result<Vec<Line>, LedgerError> {

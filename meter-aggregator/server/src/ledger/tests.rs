@@ -2,6 +2,8 @@
 
 #![allow(clippy::arithmetic_side_effects)]
 
+use std::collections::BTreeSet;
+
 use weir_meter_core::intent::Next;
 use weir_wire::{
     ids::RequestId,
@@ -30,6 +32,10 @@ fn event(n: u8, witness: Witness, source: UsageSource, input: u64) -> UsageEvent
         }],
         ..UsageEvent::default()
     }
+}
+
+fn tenants() -> BTreeSet<String> {
+    ["acme", "solo"].map(str::to_owned).into()
 }
 
 struct Fixture {
@@ -127,9 +133,19 @@ fn a_better_witness_amends_and_a_contradiction_is_listed() {
 fn an_hour_is_planned_when_over_or_when_asked() {
     let mut f = Fixture::new();
     f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
-    assert_eq!(f.ledger.plan("a", NOW_S, false).unwrap(), 0);
-    assert_eq!(f.ledger.plan("a", NOW_S + 3_600 + 300, false).unwrap(), 3);
-    assert_eq!(f.ledger.plan("a", NOW_S + 99_999, true).unwrap(), 0);
+    assert_eq!(f.ledger.plan("a", &tenants(), NOW_S, false).unwrap(), 0);
+    assert_eq!(
+        f.ledger
+            .plan("a", &tenants(), NOW_S + 3_600 + 300, false)
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        f.ledger
+            .plan("a", &tenants(), NOW_S + 99_999, true)
+            .unwrap(),
+        0
+    );
     let sent = f.send_all(&Next::Accepted, NOW_S * 1_000);
     assert_eq!(sent.len(), 3);
     let hour = Hour::of_ms(NOW_S * 1_000);
@@ -141,13 +157,13 @@ fn an_hour_is_planned_when_over_or_when_asked() {
 fn later_use_is_the_next_revision_by_its_difference() {
     let mut f = Fixture::new();
     f.book(&[event(1, Witness::Router, UsageSource::Estimated, 10)]);
-    f.ledger.plan("a", NOW_S, true).unwrap();
+    f.ledger.plan("a", &tenants(), NOW_S, true).unwrap();
     let first = f.send_all(&Next::Accepted, 0);
     f.book(&[
         event(1, Witness::Router, UsageSource::Reported, 4),
         event(2, Witness::Router, UsageSource::Reported, 1),
     ]);
-    f.ledger.plan("a", NOW_S, true).unwrap();
+    f.ledger.plan("a", &tenants(), NOW_S, true).unwrap();
     let second = f.send_all(&Next::Accepted, 0);
     let of = |sent: &[Intent]| {
         let intent = sent.iter().find(|i| i.meter == Meter::InputTokens).unwrap();
@@ -162,7 +178,7 @@ fn later_use_is_the_next_revision_by_its_difference() {
 fn an_attempt_without_an_answer_keeps_its_identifier() {
     let mut f = Fixture::new();
     f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
-    f.ledger.plan("a", NOW_S, true).unwrap();
+    f.ledger.plan("a", &tenants(), NOW_S, true).unwrap();
     let first = f.ledger.start_attempt(1_000).unwrap().unwrap();
     // The process dies here: the attempt is in the ledger already.
     let again = f.ledger.start_attempt(2_000).unwrap().unwrap();
@@ -183,10 +199,10 @@ fn an_attempt_without_an_answer_keeps_its_identifier() {
 fn what_is_held_blocks_its_hour_and_is_counted() {
     let mut f = Fixture::new();
     f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
-    f.ledger.plan("a", NOW_S, true).unwrap();
+    f.ledger.plan("a", &tenants(), NOW_S, true).unwrap();
     f.send_all(&Next::Held("400: no".into()), 0);
     f.book(&[event(2, Witness::Router, UsageSource::Reported, 5)]);
-    assert_eq!(f.ledger.plan("a", NOW_S, true).unwrap(), 0);
+    assert_eq!(f.ledger.plan("a", &tenants(), NOW_S, true).unwrap(), 0);
     assert_eq!(f.input(), (15, 0));
     let counts = f.ledger.intent_counts().unwrap();
     assert_eq!(
@@ -196,4 +212,20 @@ fn what_is_held_blocks_its_hour_and_is_counted() {
             count: 3
         }]
     );
+}
+
+#[test]
+fn a_tenant_without_a_customer_waits_and_a_new_ledger_gives_new_names() {
+    let plan = |billable: &BTreeSet<String>| {
+        let mut f = Fixture::new();
+        f.book(&[event(1, Witness::Router, UsageSource::Reported, 10)]);
+        let planned = f.ledger.plan("a", billable, NOW_S, true).unwrap();
+        (planned, f.send_all(&Next::Accepted, 0))
+    };
+    assert_eq!(plan(&BTreeSet::new()), (0, vec![]));
+    let ((_, one), (_, two)) = (plan(&tenants()), plan(&tenants()));
+    assert_eq!((one.len(), two.len()), (3, 3));
+    for intent in one {
+        assert!(two.iter().all(|i| i.identifier != intent.identifier));
+    }
 }
