@@ -49,9 +49,15 @@ pub fn response_status() -> u32 {
         .unwrap_or(0)
 }
 
-/// `:status` of a callout's answer; `None` where the callout failed on Kong.
+/// `:status` of a callout's answer, of which the host announced so many headers.
+/// `None` where the callout failed: on Kong always, in Envoy where the answer
+/// broke off after its headers. It then announces none, and the SDK panics
+/// at any look at them.
 #[must_use]
-pub fn callout_status() -> Option<u32> {
+pub fn callout_status(num_headers: usize) -> Option<u32> {
+    if num_headers == 0 {
+        return None;
+    }
     hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status")
         .ok()
         .flatten()

@@ -14,6 +14,7 @@ use axum::{
     routing::{any, post},
 };
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -63,6 +64,8 @@ struct Memory {
     credentials: Vec<String>,
     /// Batches to refuse before the next is taken.
     refusals: usize,
+    /// Batches whose answer breaks off, before one is taken.
+    cuts: usize,
 }
 
 /// The upstream. Dropping it stops it.
@@ -126,6 +129,11 @@ impl Upstream {
         self.lock().refusals = count;
     }
 
+    /// Breaks off the answers to the next batches of events.
+    pub fn cut_batches(&self, count: usize) {
+        self.lock().cuts = count;
+    }
+
     /// The requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
@@ -184,11 +192,22 @@ async fn publish(
     State(memory): State<Arc<Mutex<Memory>>>,
     headers: HeaderMap,
     body: Bytes,
-) -> StatusCode {
+) -> Response {
     let mut memory = memory.lock().expect("no test panics with the lock");
     if memory.refusals > 0 {
         memory.refusals -= 1;
-        return StatusCode::SERVICE_UNAVAILABLE;
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if memory.cuts > 0 {
+        memory.cuts -= 1;
+        let half = stream::once(async { Ok(Bytes::from_static(b"half")) });
+        // The headers must have left before.
+        let cut = stream::once(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(std::io::Error::other("cut on demand"))
+        });
+        let half = half.chain(cut);
+        return (StatusCode::ACCEPTED, Body::from_stream(half)).into_response();
     }
     let credential = headers
         .get("authorization")
@@ -201,6 +220,7 @@ async fn publish(
         }
         Err(_) => StatusCode::BAD_REQUEST,
     }
+    .into_response()
 }
 
 async fn serve(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> Response {

@@ -79,6 +79,18 @@ fn an_answer_that_reports_no_usage_is_estimated() {
 }
 
 #[test]
+fn an_acknowledgement_that_breaks_off_costs_neither_events_nor_requests() {
+    let f = Fixture::with(|o| o.concurrency = 1);
+    f.upstream.cut_batches(3);
+    for _ in 0..6 {
+        assert_eq!(f.chat(SOLO).status(), 200);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    assert_eq!(f.upstream.events(6).len(), 6);
+    assert_eq!(f.chat(SOLO).status(), 200);
+}
+
+#[test]
 fn each_end_of_a_request_has_its_outcome() {
     let f = Fixture::start();
     for (status, outcome) in [

@@ -94,9 +94,9 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, _: u32, _: usize, _: usize, _: usize) {
+    fn on_http_call_response(&mut self, _: u32, num_headers: usize, _: usize, _: usize) {
         let Some(state) = &self.state else { return };
-        match headers::callout_status() {
+        match headers::callout_status(num_headers) {
             Some(200..300) => {
                 let count = state.outbox.borrow_mut().acknowledge();
                 state.acknowledged.add(count);
