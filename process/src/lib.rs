@@ -11,7 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use serve::serve;
+pub use serve::{StillOpen, serve, serve_with};
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -4,12 +4,15 @@
 use std::{future::Future, time::Duration};
 
 use axum::{Router, body::Body};
-use hyper::{Request, body::Incoming, service::service_fn};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tower::ServiceExt as _;
 
 /// The most bytes of headers over HTTP/2, as its `SETTINGS_MAX_HEADER_LIST_SIZE`
@@ -25,37 +28,68 @@ const HEADERS_TIME: Duration = Duration::from_secs(30);
 /// the loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that were still open when a service had stopped. They go on, and
+/// end when this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the connections"]
+pub struct StillOpen(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
+
 /// Serves `router` until `stop` resolves, then lets requests under way go on for
-/// `grace` at the most; gives whether all ended by themselves. A client that is
-/// slow, or silent, does not keep a process from stopping; its connection is
-/// left open, and ends with the process.
+/// `grace` at the most; gives what was still open then. A client that is slow,
+/// or silent, does not keep a process from stopping.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     stop: impl Future<Output = ()>,
     grace: Duration,
-) -> bool {
+) -> Option<StillOpen> {
+    let answer = move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new));
+    serve_with(listener, answer, stop, grace).await
+}
+
+/// The same by a function that answers; where that fails, the connection is cut
+/// without an answer.
+pub async fn serve_with<F, E>(
+    listener: TcpListener,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Option<StillOpen>
+where
+    F: Future<Output = Result<Response<Body>, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => spawn(&graceful, stream, router.clone()),
+                Ok((stream, _)) => spawn(&mut connections, &graceful, stream, answer.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+            // Reaps finished connections, which would pile up otherwise.
+            Some(_) = connections.join_next() => {}
         }
     }
     drop(listener);
-    tokio::time::timeout(grace, graceful.shutdown())
-        .await
-        .is_ok()
+    let ended = tokio::time::timeout(grace, graceful.shutdown()).await;
+    ended.is_err().then_some(StillOpen(connections))
 }
 
-fn spawn(graceful: &GracefulShutdown, stream: TcpStream, router: Router) {
+fn spawn<F, E>(
+    connections: &mut JoinSet<()>,
+    graceful: &GracefulShutdown,
+    stream: TcpStream,
+    answer: impl Fn(Request<Incoming>) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<Response<Body>, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     // Without this, small events of a stream wait for an acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");
@@ -69,14 +103,11 @@ fn spawn(graceful: &GracefulShutdown, stream: TcpStream, router: Router) {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEADERS_MAX_BYTES);
-    let service = service_fn(move |request: Request<Incoming>| {
-        router.clone().oneshot(request.map(Body::new))
-    });
     let connection = builder
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(stream), service_fn(answer))
         .into_owned();
     let watched = graceful.watch(connection);
-    tokio::spawn(async move {
+    connections.spawn(async move {
         if let Err(error) = watched.await {
             tracing::debug!(%error, "connection ended early");
         }
@@ -132,7 +163,7 @@ mod tests {
         signal.send(()).unwrap();
         let start = Instant::now();
         assert!(
-            !serving.await.unwrap(),
+            serving.await.unwrap().is_some(),
             "half a body is a request under way"
         );
         assert!(start.elapsed() < Duration::from_secs(20));

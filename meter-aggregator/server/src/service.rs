@@ -72,7 +72,8 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         signal.wait().await;
         tracing::info!("stopping");
     };
-    if !weir_process::serve(listener, routes, stopping, GRACE).await {
+    let left = weir_process::serve(listener, routes, stopping, GRACE).await;
+    if left.is_some() {
         tracing::warn!("connections were still open after {GRACE:?}");
     }
     stop.send_replace(true);

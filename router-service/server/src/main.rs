@@ -87,7 +87,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         health.stopping().await;
     };
     // Requests go on for a while; then each ends with what it has seen.
-    if !weir_process::serve(listener, serve::router(app, routes), stop, grace).await {
+    let left = weir_process::serve(listener, serve::router(app, routes), stop, grace).await;
+    if left.is_some() {
         tracing::warn!("connections were still open after {grace:?}");
     }
     tasks.close();
@@ -100,5 +101,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Ok(_) => tracing::info!("stopped"),
         Err(_) => tracing::error!("the aggregator did not take the last events"),
     }
+    // Until here, for the farewells.
+    drop(left);
     Ok(())
 }

@@ -36,7 +36,7 @@ pub async fn run(args: ListenArgs, router: Router) -> anyhow::Result<()> {
         write_whole(path, &address.to_string())
             .with_context(|| format!("can't write ready file {}", path.display()))?;
     }
-    server::serve_until(listener, router, stop.wait())
-        .await
-        .context("can't serve")
+    tracing::info!(%address, "listening");
+    server::serve_until(listener, router, stop.wait()).await;
+    Ok(())
 }

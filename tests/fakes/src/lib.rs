@@ -8,5 +8,7 @@ pub mod provider;
 pub mod stripe;
 
 pub mod cli;
+mod control;
+mod headers;
 mod ids;
 pub mod server;

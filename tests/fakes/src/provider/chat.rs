@@ -30,7 +30,7 @@ pub(super) async fn answer(
         .unwrap_or_default();
     let fault = shared
         .faults
-        .take(asked, "/v1/chat/completions", request.stream);
+        .take(|fault| fault.matches(asked, "/v1/chat/completions", request.stream));
     begin(&fault).await?;
     let completion = Completion::new(&request, &fault);
     recorder.status(200);

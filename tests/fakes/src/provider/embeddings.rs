@@ -58,7 +58,9 @@ pub(super) async fn answer(
             message,
         ));
     };
-    let fault = shared.faults.take(asked, "/v1/embeddings", false);
+    let fault = shared
+        .faults
+        .take(|fault| fault.matches(asked, "/v1/embeddings", false));
     chat::begin(&fault).await?;
     let base64 = given(body, "encoding_format").and_then(Value::as_str) == Some("base64");
     let prompt_tokens: u64 = inputs.iter().map(|input| input.tokens).sum();

@@ -1,8 +1,8 @@
 //! Faults on demand: what goes wrong, with which requests, and how often.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
+
+use crate::control;
 
 /// One fault. Of several that match a request, the oldest acts, alone.
 ///
@@ -42,12 +42,8 @@ pub struct Fault {
     pub answer_words: Option<u64>,
 }
 
-impl Fault {
-    /// Says what is wrong with it, naming the field.
-    ///
-    /// # Errors
-    /// Fails where a value is out of range or two fields exclude each other.
-    pub fn validate(&self) -> Result<(), String> {
+impl control::Fault for Fault {
+    fn validate(&self) -> Result<(), String> {
         if let Some(status) = self.status.filter(|status| !(400..=599).contains(status)) {
             return Err(format!("status is {status}; it must be 400 to 599"));
         }
@@ -63,51 +59,16 @@ impl Fault {
         Ok(())
     }
 
-    fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
-        self.model.as_deref().is_none_or(|wanted| wanted == model)
-            && self.path.as_deref().is_none_or(|wanted| wanted == path)
-            && (stream || self.error_in_stream_after_chunks.is_none())
+    fn times(&mut self) -> &mut Option<u64> {
+        &mut self.times
     }
 }
 
-/// The faults in force.
-#[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<Vec<Fault>>);
-
-impl Faults {
-    pub(super) fn add(&self, fault: Fault) {
-        self.lock().push(fault);
-    }
-
-    pub(super) fn clear(&self) {
-        self.lock().clear();
-    }
-
-    pub(super) fn list(&self) -> Vec<Fault> {
-        self.lock().clone()
-    }
-
-    /// The fault that acts on this request; counts it.
-    pub(super) fn take(&self, model: &str, path: &str, stream: bool) -> Fault {
-        let mut faults = self.lock();
-        let Some(index) = faults
-            .iter()
-            .position(|fault| fault.matches(model, path, stream))
-        else {
-            return Fault::default();
-        };
-        let Some(fault) = faults.get_mut(index) else {
-            return Fault::default();
-        };
-        fault.times = fault.times.map(|times| times.saturating_sub(1));
-        let taken = fault.clone();
-        if taken.times == Some(0) {
-            faults.remove(index);
-        }
-        taken
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Fault {
+    /// Whether it acts on this request.
+    pub(super) fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
+        self.model.as_deref().is_none_or(|wanted| wanted == model)
+            && self.path.as_deref().is_none_or(|wanted| wanted == path)
+            && (stream || self.error_in_stream_after_chunks.is_none())
     }
 }

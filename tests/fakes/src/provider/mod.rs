@@ -19,21 +19,20 @@ mod log;
 mod params;
 mod tokens;
 
-use std::{future::Future, io, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
     body::{self, Body},
-    extract::{Request, State},
+    extract::{FromRef, Request, State},
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 use self::{error::ApiError, log::Recorder};
-use crate::{ids, server};
+use crate::{control::Faults, headers::media_type, ids};
 
 pub use self::{
     faults::Fault,
@@ -77,8 +76,14 @@ pub struct Provider {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    faults: faults::Faults,
+    faults: Faults<Fault>,
     log: Arc<log::Log>,
+}
+
+impl FromRef<Provider> for Faults<Fault> {
+    fn from_ref(fake: &Provider) -> Self {
+        fake.shared.faults.clone()
+    }
 }
 
 impl Provider {
@@ -87,7 +92,7 @@ impl Provider {
     pub fn new(config: Config) -> Self {
         let shared = Shared {
             config,
-            faults: faults::Faults::default(),
+            faults: Faults::default(),
             log: Arc::default(),
         };
         Self {
@@ -97,7 +102,7 @@ impl Provider {
 
     /// The API, `/__fake/...` and `/healthz`.
     ///
-    /// Serve it with [`serve_until`]: under another server, faults that cut a
+    /// Serve it with [`serve_until`](crate::server::serve_until): under another server, faults that cut a
     /// connection before the answer's head give an empty 200 instead.
     pub fn router(&self) -> Router {
         Router::new()
@@ -123,26 +128,6 @@ impl Provider {
     pub fn add_fault(&self, fault: Fault) {
         self.shared.faults.add(fault);
     }
-}
-
-/// Serves a new provider on `listener` until the future is dropped.
-///
-/// # Errors
-/// Fails only where the listener's own address can't be read.
-pub async fn serve(listener: TcpListener, config: Config) -> io::Result<()> {
-    serve_until(listener, &Provider::new(config), std::future::pending()).await
-}
-
-/// Serves `provider` on `listener` until `shutdown` resolves.
-///
-/// # Errors
-/// Fails only where the listener's own address can't be read.
-pub async fn serve_until(
-    listener: TcpListener,
-    provider: &Provider,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    server::serve_until(listener, provider.router(), shutdown).await
 }
 
 /// What a handler decided; turned into a response after the log has it.
@@ -239,13 +224,7 @@ async fn read_object(
     body: Body,
     limit: usize,
 ) -> Result<serde_json::Map<String, Value>, ApiError> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let mime = kind
-        .and_then(|kind| kind.split(';').next())
-        .unwrap_or_default()
-        .trim();
+    let mime = media_type(headers);
     if !mime.eq_ignore_ascii_case("application/json") {
         return Err(ApiError::content_type(mime));
     }

@@ -21,7 +21,7 @@ use super::{
     params,
     routes::{self, Call, METER_EVENTS, Route},
 };
-use crate::{ids, server::DropConnection};
+use crate::{headers::media_type, ids, server::DropConnection};
 
 /// Largest body: 1 MiB.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -193,7 +193,7 @@ async fn execute(stripe: &Stripe, parts: &Parts, prepared: &Prepared) -> (Outcom
     let fault = stripe
         .shared
         .faults
-        .take(parts.method.as_str(), parts.uri.path());
+        .take(|fault| fault.matches(parts.method.as_str(), parts.uri.path()));
     let result = match fault.status {
         Some(status) => {
             pause(fault.delay_ms.unwrap_or(0)).await;
@@ -292,14 +292,7 @@ async fn read_form(parts: &Parts, body: Body) -> Result<Form, StripeError> {
     if bytes.is_empty() {
         return Ok(query);
     }
-    let kind = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let mime = kind
-        .and_then(|kind| kind.split(';').next())
-        .unwrap_or_default()
-        .trim();
+    let mime = media_type(&parts.headers);
     if !mime.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(StripeError::not_a_form(mime));
     }

@@ -12,13 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Fault, Stripe, store::Store};
+use crate::control::{fault_routes, refuse, unknown};
 
 pub(super) fn routes() -> Router<Stripe> {
     Router::new()
-        .route(
-            "/__fake/faults",
-            post(add_fault).delete(clear_faults).get(list_faults),
-        )
+        .merge(fault_routes::<Fault, Stripe>())
         .route("/__fake/state", get(read_state).delete(clear_state))
         .route("/__fake/clock", post(set_clock).get(read_clock))
         .route("/__fake/{*rest}", any(unknown))
@@ -32,27 +30,6 @@ struct ClockChange {
     offset_s: Option<i64>,
     /// Seconds that an event takes to show in summaries and previews.
     summary_lag_s: Option<i64>,
-}
-
-async fn add_fault(State(stripe): State<Stripe>, body: Bytes) -> Response {
-    let fault = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
-    match fault.and_then(|fault| fault.validate().map(|()| fault)) {
-        Ok(fault) => {
-            tracing::info!(?fault, "fault added");
-            stripe.add_fault(fault.clone());
-            Json(fault).into_response()
-        }
-        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
-    }
-}
-
-async fn list_faults(State(stripe): State<Stripe>) -> Json<Vec<Fault>> {
-    Json(stripe.shared.faults.list())
-}
-
-async fn clear_faults(State(stripe): State<Stripe>) -> StatusCode {
-    stripe.shared.faults.clear();
-    StatusCode::NO_CONTENT
 }
 
 async fn read_state(State(stripe): State<Stripe>) -> Json<Value> {
@@ -81,12 +58,4 @@ async fn set_clock(State(stripe): State<Stripe>, body: Bytes) -> Response {
 
 async fn read_clock(State(stripe): State<Stripe>) -> Json<Value> {
     Json(json!({"now_s": stripe.now_s()}))
-}
-
-async fn unknown() -> Response {
-    refuse(StatusCode::NOT_FOUND, "no such control path")
-}
-
-fn refuse(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message}))).into_response()
 }

@@ -1,8 +1,8 @@
 //! Faults on demand: what goes wrong, at which path, and how often.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
+
+use crate::control;
 
 /// One fault. Of several that match a request, the oldest acts, alone.
 ///
@@ -31,12 +31,8 @@ pub struct Fault {
     pub retry_after_s: Option<u64>,
 }
 
-impl Fault {
-    /// Says what is wrong with it, naming the field.
-    ///
-    /// # Errors
-    /// Fails where a value is out of range or fields exclude each other.
-    pub fn validate(&self) -> Result<(), String> {
+impl control::Fault for Fault {
+    fn validate(&self) -> Result<(), String> {
         for (name, status) in [
             ("status", self.status),
             ("accept_then_status", self.accept_then_status),
@@ -61,50 +57,18 @@ impl Fault {
         Ok(())
     }
 
-    fn matches(&self, method: &str, path: &str) -> bool {
+    fn times(&mut self) -> &mut Option<u64> {
+        &mut self.times
+    }
+}
+
+impl Fault {
+    /// Whether it acts on this request.
+    pub(super) fn matches(&self, method: &str, path: &str) -> bool {
         self.path.as_deref().is_none_or(|wanted| wanted == path)
             && self
                 .method
                 .as_deref()
                 .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
-    }
-}
-
-/// The faults in force.
-#[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<Vec<Fault>>);
-
-impl Faults {
-    pub(super) fn add(&self, fault: Fault) {
-        self.lock().push(fault);
-    }
-
-    pub(super) fn clear(&self) {
-        self.lock().clear();
-    }
-
-    pub(super) fn list(&self) -> Vec<Fault> {
-        self.lock().clone()
-    }
-
-    /// The fault that acts on this request; counts it.
-    pub(super) fn take(&self, method: &str, path: &str) -> Fault {
-        let mut faults = self.lock();
-        let Some(index) = faults.iter().position(|fault| fault.matches(method, path)) else {
-            return Fault::default();
-        };
-        let Some(fault) = faults.get_mut(index) else {
-            return Fault::default();
-        };
-        fault.times = fault.times.map(|times| times.saturating_sub(1));
-        let taken = fault.clone();
-        if taken.times == Some(0) {
-            faults.remove(index);
-        }
-        taken
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

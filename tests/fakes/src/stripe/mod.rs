@@ -30,19 +30,16 @@ mod store;
 
 use std::{
     fmt,
-    future::Future,
-    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::FromRef, routing::get};
 use serde_json::Value;
-use tokio::net::TcpListener;
 
-use crate::{ids, server};
+use crate::{control::Faults, ids};
 
 pub use self::faults::Fault;
 
@@ -98,8 +95,14 @@ pub struct Stripe {
 struct Shared {
     config: Config,
     offset_s: AtomicI64,
-    faults: faults::Faults,
+    faults: Faults<Fault>,
     store: Mutex<store::Store>,
+}
+
+impl FromRef<Stripe> for Faults<Fault> {
+    fn from_ref(fake: &Stripe) -> Self {
+        fake.shared.faults.clone()
+    }
 }
 
 impl Stripe {
@@ -110,7 +113,7 @@ impl Stripe {
         let shared = Shared {
             config,
             offset_s,
-            faults: faults::Faults::default(),
+            faults: Faults::default(),
             store: Mutex::default(),
         };
         Self {
@@ -120,7 +123,7 @@ impl Stripe {
 
     /// The API, `/__fake/...` and `/healthz`.
     ///
-    /// Serve it with [`serve_until`]: under another server, `accept_then_drop`
+    /// Serve it with [`serve_until`](crate::server::serve_until): under another server, `accept_then_drop`
     /// gives an empty 200 instead.
     pub fn router(&self) -> Router {
         Router::new()
@@ -158,24 +161,4 @@ impl Stripe {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Serves a new, empty Stripe on `listener` until the future is dropped.
-///
-/// # Errors
-/// Fails only where the listener's own address can't be read.
-pub async fn serve(listener: TcpListener, config: Config) -> io::Result<()> {
-    serve_until(listener, &Stripe::new(config), std::future::pending()).await
-}
-
-/// Serves `stripe` on `listener` until `shutdown` resolves.
-///
-/// # Errors
-/// Fails only where the listener's own address can't be read.
-pub async fn serve_until(
-    listener: TcpListener,
-    stripe: &Stripe,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    server::serve_until(listener, stripe.router(), shutdown).await
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use weir_fakes::{
     provider::{self, Provider},
+    server,
     stripe::{self, Stripe},
 };
 
@@ -83,12 +84,12 @@ impl FakeProvider {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let provider = Provider::new(config);
-        let served = provider.clone();
-        tokio::spawn(async move {
-            provider::serve_until(listener, &served, std::future::pending())
-                .await
-                .unwrap();
-        });
+        let routes = provider.router();
+        tokio::spawn(server::serve_until(
+            listener,
+            routes,
+            std::future::pending(),
+        ));
         Self { address, provider }
     }
 
@@ -173,12 +174,12 @@ impl FakeStripe {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stripe = Stripe::new(config);
-        let served = stripe.clone();
-        tokio::spawn(async move {
-            stripe::serve_until(listener, &served, std::future::pending())
-                .await
-                .unwrap();
-        });
+        let routes = stripe.router();
+        tokio::spawn(server::serve_until(
+            listener,
+            routes,
+            std::future::pending(),
+        ));
         Self { address, stripe }
     }
 
