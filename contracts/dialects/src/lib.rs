@@ -7,8 +7,8 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod answer;
-pub mod estimate;
 pub mod members;
 pub mod openai;
 pub mod routes;
 pub mod sse;
+pub mod used;

@@ -62,6 +62,12 @@ struct Text {
 }
 
 impl Text {
+    fn reset(&mut self) {
+        self.bytes = 0;
+        self.counts = false;
+        self.start_string();
+    }
+
     fn start_string(&mut self) {
         self.head.clear();
         self.length = 0;
@@ -118,9 +124,17 @@ impl<const N: usize> Members<N> {
         self.text.bytes
     }
 
-    /// Forgets what it saw, for the next text.
+    /// Forgets what it saw, for the next text; keeps its buffers, because a
+    /// stream comes by here at each event.
     pub fn reset(&mut self) {
-        *self = Self::new(self.wanted, self.value_max_bytes);
+        self.found = [const { None }; N];
+        self.at = At::Start;
+        self.depth = 0;
+        self.in_string = false;
+        self.escaped = false;
+        self.name.clear();
+        self.capture = None;
+        self.text.reset();
     }
 
     /// The raw value of the `index`th wanted member, once it has passed whole.
@@ -155,8 +169,17 @@ impl<const N: usize> Members<N> {
         }
     }
 
-    /// Bytes of a string: part of a name, of a captured value, or of nothing.
+    /// Bytes that a string holds.
     fn keep(&mut self, bytes: &[u8]) {
+        if self.at == At::Value && self.depth > 0 {
+            self.text.string(bytes);
+        }
+        self.keep_raw(bytes);
+    }
+
+    /// Bytes of a string as it stands, quotes and backslashes included: part of
+    /// a name, of a captured value, or of nothing.
+    fn keep_raw(&mut self, bytes: &[u8]) {
         if self.at == At::Name {
             // One byte too many is enough to make the name unequal.
             let room = NAME_MAX_BYTES
@@ -164,9 +187,6 @@ impl<const N: usize> Members<N> {
                 .saturating_sub(self.name.len());
             self.name.extend(bytes.iter().take(room));
         } else {
-            if self.depth > 0 {
-                self.text.string(bytes);
-            }
             self.keep_value(bytes);
         }
     }
@@ -184,21 +204,13 @@ impl<const N: usize> Members<N> {
 
     fn step(&mut self, byte: u8) {
         if self.in_string {
-            // What no text holds is kept all the same: the raw value needs it.
-            let mut mark = true;
-            if self.escaped {
-                self.escaped = false;
-                mark = false;
-            } else if byte == b'\\' {
-                self.escaped = true;
-            } else if byte == b'"' {
-                self.in_string = false;
-            }
-            if mark && self.at == At::Value {
-                self.keep_value(&[byte]);
-            } else {
+            if std::mem::take(&mut self.escaped) {
                 self.keep(&[byte]);
+                return;
             }
+            self.escaped = byte == b'\\';
+            self.in_string = byte != b'"';
+            self.keep_raw(&[byte]);
             if !self.in_string && self.at == At::Name {
                 self.at = At::Colon;
             }

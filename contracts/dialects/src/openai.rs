@@ -2,6 +2,7 @@
 //! `embeddings` report them (OpenAI API reference, "usage").
 
 use serde::Deserialize;
+use weir_wire::usage::{MODEL_MAX_BYTES, TOKENS_MAX};
 
 /// Tokens in disjoint counts: none is in two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,13 +16,6 @@ pub struct TokenCounts {
     /// Output that the model spent on reasoning.
     pub reasoning: u64,
 }
-
-/// The most tokens that a count is believed to hold; beyond any model's
-/// context.
-pub const TOKENS_MAX: u64 = 1_000_000_000;
-
-/// The most bytes of a model's name that are kept.
-pub const MODEL_MAX_BYTES: usize = 256;
 
 /// A model's name as an answer gives it, cut to [`MODEL_MAX_BYTES`].
 #[must_use]

@@ -22,6 +22,9 @@ pub const ATTEMPTS_MAX: usize = 32;
 /// enough that sums of many stay exact.
 pub const TOKENS_MAX: u64 = 1_000_000_000;
 
+/// The most bytes of a model's name.
+pub const MODEL_MAX_BYTES: usize = 256;
+
 /// Why an event is not booked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EventError {
@@ -111,10 +114,13 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
         "event_id",
     )?;
     bound(event.request_class.len() <= 64, "request_class")?;
-    bound(event.model_asked.len() <= 256, "model_asked")?;
+    bound(event.model_asked.len() <= MODEL_MAX_BYTES, "model_asked")?;
     bound(event.usage.len() <= ATTEMPTS_MAX, "usage")?;
     for usage in &event.usage {
-        bound(usage.model_served.len() <= 256, "usage.model_served")?;
+        bound(
+            usage.model_served.len() <= MODEL_MAX_BYTES,
+            "usage.model_served",
+        )?;
         bound(usage.provider.len() <= 64, "usage.provider")?;
         if usage.source() == UsageSource::Unspecified {
             return Err(EventError::Unknown {

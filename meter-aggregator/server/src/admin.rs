@@ -60,11 +60,8 @@ pub fn routes() -> Router<Arc<Ingest>> {
 }
 
 async fn status(State(ingest): State<Arc<Ingest>>, headers: HeaderMap) -> Response {
-    if !bears(&headers, &ingest.admin_token) {
-        return plain(
-            StatusCode::UNAUTHORIZED,
-            "authorization: not the admin token",
-        );
+    if let Some(refusal) = refuse_others(&ingest, &headers) {
+        return refusal;
     }
     answer(&ingest, None).await
 }
@@ -74,17 +71,25 @@ async fn close_hour(
     headers: HeaderMap,
     Query(close): Query<Close>,
 ) -> Response {
-    if !bears(&headers, &ingest.admin_token) {
-        return plain(
-            StatusCode::UNAUTHORIZED,
-            "authorization: not the admin token",
-        );
+    if let Some(refusal) = refuse_others(&ingest, &headers) {
+        return refusal;
     }
     let now = Instant::now();
     let deadline = now.checked_add(CLOSE_MAX).unwrap_or(now);
     wait_for_quiet(&ingest, Duration::from_millis(close.quiet_ms), deadline).await;
     let problem = close_books(&ingest, deadline).await.err();
     answer(&ingest, problem).await
+}
+
+/// An answer for whoever is not the operator.
+fn refuse_others(ingest: &Ingest, headers: &HeaderMap) -> Option<Response> {
+    let operator = bears(headers, &ingest.admin_token);
+    (!operator).then(|| {
+        plain(
+            StatusCode::UNAUTHORIZED,
+            "authorization: not the admin token",
+        )
+    })
 }
 
 /// Events may still be on their way from gateways and routers.

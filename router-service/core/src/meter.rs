@@ -1,16 +1,12 @@
 //! The router's witness of a request: what it used, reported or estimated.
 
-use weir_dialects::{estimate, openai::TOKENS_MAX, routes::RequestClass};
+use weir_dialects::{routes::RequestClass, used};
 use weir_wire::{
     context::Verified,
-    proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness},
+    proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, Witness},
 };
 
 use crate::relay::Seen;
-
-fn estimate(bytes: usize) -> u64 {
-    estimate::tokens(u64::try_from(bytes).unwrap_or(u64::MAX)).min(TOKENS_MAX)
-}
 
 /// A request that a provider was asked to serve.
 #[derive(Debug, Clone)]
@@ -60,7 +56,7 @@ pub fn witness(
         request_class: class.to_string(),
         model_asked: attempt.map(|a| a.model.clone()).unwrap_or_default(),
         usage: attempt
-            .map(|a| used(a, seen, ending.outcome))
+            .map(|a| served(a, seen, ending.outcome))
             .into_iter()
             .collect(),
         outcome: ending.outcome.into(),
@@ -72,38 +68,20 @@ pub fn witness(
     }
 }
 
-fn used(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
+fn served(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
     let base = ModelUsage {
         model_served: seen.model.clone().unwrap_or_else(|| attempt.model.clone()),
         provider: attempt.provider.clone(),
         attempt: 1,
         ..ModelUsage::default()
     };
-    if let Some(tokens) = seen.usage {
-        return ModelUsage {
-            input_tokens: tokens.input,
-            cached_input_tokens: tokens.cached_input,
-            output_tokens: tokens.output,
-            reasoning_tokens: tokens.reasoning,
-            source: UsageSource::Reported.into(),
-            ..base
-        };
-    }
-    // An answer that failed before any content used nothing that could be
-    // billed; one that failed after some used what came through.
-    let completed = outcome == Outcome::Completed && !seen.error;
-    if completed || seen.output_bytes > 0 {
-        return ModelUsage {
-            input_tokens: estimate(attempt.input_bytes),
-            output_tokens: estimate(seen.output_bytes),
-            source: UsageSource::Estimated.into(),
-            ..base
-        };
-    }
-    ModelUsage {
-        source: UsageSource::None.into(),
-        ..base
-    }
+    let count = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let seen = used::Seen {
+        reported: seen.usage,
+        completed: outcome == Outcome::Completed && !seen.error,
+        output_bytes: count(seen.output_bytes),
+    };
+    used::used(base, seen, || count(attempt.input_bytes))
 }
 
 #[cfg(test)]
@@ -111,7 +89,10 @@ mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
     use weir_dialects::openai::TokenCounts;
-    use weir_wire::ids::{PlanName, RequestId, TenantId};
+    use weir_wire::{
+        ids::{PlanName, RequestId, TenantId},
+        proto::usage::UsageSource,
+    };
 
     use super::*;
 

@@ -62,10 +62,9 @@ impl Call {
     pub async fn run(self, provider: &Provider, prepared: Prepared, answer: Answered) {
         let stream = prepared.stream;
         let hide_usage = !prepared.usage_asked;
-        let posted = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => return self.fail(stopped(), answer),
-            posted = provider.post(self.exchange.class, prepared.body) => posted,
+        let posted = provider.post(self.exchange.class, prepared.body);
+        let Some(posted) = self.stopping.run_until_cancelled(posted).await else {
+            return self.fail(stopped(), answer);
         };
         match posted {
             Ok(response) if stream && is_event_stream(&response) => {
@@ -95,10 +94,9 @@ impl Call {
     async fn relay_whole(self, response: reqwest::Response, answer: Answered) {
         let status = response.status();
         let headers = answer_headers(&response);
-        let read = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => return self.fail(stopped(), answer),
-            read = tokio::time::timeout(SILENCE_MAX, read_whole(response)) => read,
+        let read = tokio::time::timeout(SILENCE_MAX, read_whole(response));
+        let Some(read) = self.stopping.run_until_cancelled(read).await else {
+            return self.fail(stopped(), answer);
         };
         let body = match read {
             Ok(Some(body)) => body,

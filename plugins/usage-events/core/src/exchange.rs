@@ -1,7 +1,7 @@
 //! One request and its answer, as the gateway saw them.
 
-use weir_dialects::{answer::Watch, estimate, openai::TOKENS_MAX};
-use weir_wire::proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness};
+use weir_dialects::{answer::Watch, used};
+use weir_wire::proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, Witness};
 
 /// What is known of a request once its headers are.
 #[derive(Debug)]
@@ -117,37 +117,24 @@ impl Exchange {
         let Some(watch) = &self.watch else {
             return Vec::new();
         };
+        let reported = watch.usage();
+        if reported.is_none() && outcome == Outcome::Rejected {
+            return Vec::new();
+        }
         let base = ModelUsage {
             model_served: watch.model().unwrap_or_default().to_owned(),
             attempt: 1,
-            source: UsageSource::None.into(),
             ..ModelUsage::default()
         };
-        if let Some(tokens) = watch.usage() {
-            return vec![ModelUsage {
-                input_tokens: tokens.input,
-                cached_input_tokens: tokens.cached_input,
-                output_tokens: tokens.output,
-                reasoning_tokens: tokens.reasoning,
-                source: UsageSource::Reported.into(),
-                ..base
-            }];
-        }
         // A router's stream reports its usage to clients that asked for it
-        // alone: for the others this is all that a gateway can say. The
+        // alone: for the others an estimate is all that a gateway can say. The
         // router's own witness replaces it.
-        let estimate = |bytes| estimate::tokens(bytes).min(TOKENS_MAX);
-        let text_bytes = watch.text_bytes();
-        match outcome {
-            Outcome::Rejected => Vec::new(),
-            _ if outcome == Outcome::Completed || text_bytes > 0 => vec![ModelUsage {
-                input_tokens: estimate(request_bytes()),
-                output_tokens: estimate(text_bytes),
-                source: UsageSource::Estimated.into(),
-                ..base
-            }],
-            _ => vec![base],
-        }
+        let seen = used::Seen {
+            reported,
+            completed: outcome == Outcome::Completed,
+            output_bytes: watch.text_bytes(),
+        };
+        vec![used::used(base, seen, request_bytes)]
     }
 }
 
@@ -155,6 +142,8 @@ impl Exchange {
 mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use weir_wire::proto::usage::UsageSource;
 
     use super::*;
 

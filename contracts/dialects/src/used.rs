@@ -1,0 +1,60 @@
+//! What one attempt at a request used: as its answer reports or, where it does
+//! not, estimated from the bytes that passed.
+
+use weir_wire::{
+    proto::usage::{ModelUsage, UsageSource},
+    usage::TOKENS_MAX,
+};
+
+use crate::openai::TokenCounts;
+
+/// Bytes of text to a token. OpenAI states about four characters of English;
+/// bytes err towards more for other scripts.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What was seen of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// What the answer reports.
+    pub reported: Option<TokenCounts>,
+    /// The answer came whole, and is no error.
+    pub completed: bool,
+    /// Bytes of text in the answer.
+    pub output_bytes: u64,
+}
+
+/// Completes `base`, which says who served; `input_bytes` is asked for where an
+/// estimate is made.
+///
+/// An answer that failed before any content used nothing that could be billed;
+/// one that failed after some used what came through.
+#[must_use]
+pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> ModelUsage {
+    if let Some(tokens) = seen.reported {
+        return ModelUsage {
+            input_tokens: tokens.input,
+            cached_input_tokens: tokens.cached_input,
+            output_tokens: tokens.output,
+            reasoning_tokens: tokens.reasoning,
+            source: UsageSource::Reported.into(),
+            ..base
+        };
+    }
+    if seen.completed || seen.output_bytes > 0 {
+        return ModelUsage {
+            input_tokens: estimate(input_bytes()),
+            output_tokens: estimate(seen.output_bytes),
+            source: UsageSource::Estimated.into(),
+            ..base
+        };
+    }
+    ModelUsage {
+        source: UsageSource::None.into(),
+        ..base
+    }
+}
+
+/// Tokens of a text of so many bytes.
+fn estimate(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN).min(TOKENS_MAX)
+}
