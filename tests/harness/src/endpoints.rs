@@ -10,18 +10,12 @@ use std::{
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use weir_harness::Stack;
+use weir_harness::{
+    Stack,
+    pids::{self, RunProcess},
+};
 
 const FILE: &str = "endpoints.json";
-
-/// A process of the run.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RunProcess {
-    /// Such as `router`; `run` is the one that started the others.
-    pub name: String,
-    /// Its process id.
-    pub pid: u32,
-}
 
 /// The file's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,8 +58,6 @@ impl Endpoints {
                 ("enterprise".to_owned(), enterprise.to_owned()),
             ])
         };
-        let mut processes = stack.processes();
-        processes.insert(0, ("run".to_owned(), std::process::id()));
         Self {
             gateway: stack.url().to_owned(),
             gateways: stack.gateways.iter().map(|g| g.url.clone()).collect(),
@@ -89,10 +81,7 @@ impl Endpoints {
             aggregator_config: stack.aggregator.config.clone().unwrap_or_default(),
             router_config: stack.router.config.clone().unwrap_or_default(),
             envoy_configs: stack.gateways.iter().map(|g| g.config.clone()).collect(),
-            processes: processes
-                .into_iter()
-                .map(|(name, pid)| RunProcess { name, pid })
-                .collect(),
+            processes: pids::running(&stack.folder),
         }
     }
 

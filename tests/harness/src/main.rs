@@ -26,9 +26,6 @@ use weir_harness::{Options, Stack, paths, pids, stack::REAL_DATA};
 /// Held by the run of a folder, so that there is one.
 const LOCK: &str = "lock";
 
-/// The name under which the run itself is noted.
-const RUN: &str = "run";
-
 /// Runs Weir on this machine.
 #[derive(Parser)]
 struct Arguments {
@@ -73,7 +70,7 @@ fn run(folder: &Path) -> anyhow::Result<ExitCode> {
         bail!("a run is up already: make stop");
     }
     prepare(folder)?;
-    pids::write(folder, RUN, std::process::id())?;
+    pids::write(folder, pids::RUN, std::process::id())?;
     // Before anything is started: from now on a signal stops what there is.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     println!("starting; logs are in {}", folder.display());
@@ -206,14 +203,12 @@ fn stop(folder: &Path) -> anyhow::Result<ExitCode> {
     // The run itself stops its parts in order; the parts are for a run that
     // was killed.
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut processes = pids::running(folder);
-        processes.sort_by_key(|p| p.name != RUN);
-        for process in processes {
+        for process in pids::running(folder) {
             if !process.is_running() {
                 continue;
             }
             let _ = kill(Pid::from_raw(process.pid as i32), signal);
-            if process.name == RUN {
+            if process.name == pids::RUN {
                 wait_until_gone(folder);
             }
         }

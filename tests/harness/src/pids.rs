@@ -3,8 +3,14 @@
 
 use std::{fs, io, path::Path};
 
+use serde::{Deserialize, Serialize};
+use weir_process::write_whole;
+
+/// The name under which the run itself is noted.
+pub const RUN: &str = "run";
+
 /// A process of a run.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RunProcess {
     /// Such as `router`.
     pub name: String,
@@ -12,6 +18,7 @@ pub struct RunProcess {
     pub pid: u32,
     /// When it started, as the kernel counts: the number may be another's by
     /// now, and a process may become another program.
+    #[serde(skip)]
     started: u64,
 }
 
@@ -20,19 +27,20 @@ pub struct RunProcess {
 /// # Errors
 /// Where the file can't be written.
 pub fn write(folder: &Path, name: &str, pid: u32) -> io::Result<()> {
-    let partial = folder.join(format!("{name}.pid.partial"));
-    fs::write(&partial, format!("{pid} {}", started(pid).unwrap_or(0)))?;
-    fs::rename(partial, folder.join(format!("{name}.pid")))
+    let text = format!("{pid} {}", started(pid).unwrap_or(0));
+    write_whole(&folder.join(format!("{name}.pid")), &text)
 }
 
-/// Those that are noted in the folder and still run.
+/// Those that are noted in the folder and still run, the run itself first.
 #[must_use]
 pub fn running(folder: &Path) -> Vec<RunProcess> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
+    let mut found: Vec<RunProcess> = entries
         .filter_map(|entry| read(&entry.path()))
         .filter(RunProcess::is_running)
-        .collect()
+        .collect();
+    found.sort_by(|a, b| (a.name != RUN, &a.name).cmp(&(b.name != RUN, &b.name)));
+    found
 }
 
 fn read(path: &Path) -> Option<RunProcess> {

@@ -146,17 +146,7 @@ impl Stack {
             .provision(&TENANTS)
             .context("Stripe")?;
         let aggregator = parts::aggregator(
-            &AggregatorOptions {
-                data: &data,
-                stripe_base: &stripe_base,
-                stripe_key: &secrets.stripe_key,
-                customers: &customers,
-                context_keys: &secrets.context_keys,
-                gateway_token: &secrets.gateway_token,
-                router_token: &secrets.router_token,
-                admin_token: &secrets.admin_token,
-                listen: "127.0.0.1:0",
-            },
+            &aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0"),
             folder,
         )?;
         let router = parts::router(
@@ -211,17 +201,13 @@ impl Stack {
     pub fn restart_aggregator(&mut self) -> anyhow::Result<()> {
         let address = self.aggregator.address.clone();
         self.aggregator = parts::aggregator(
-            &AggregatorOptions {
-                data: &self.data,
-                stripe_base: &self.stripe_base,
-                stripe_key: &self.secrets.stripe_key,
-                customers: &self.customers,
-                context_keys: &self.secrets.context_keys,
-                gateway_token: &self.secrets.gateway_token,
-                router_token: &self.secrets.router_token,
-                admin_token: &self.secrets.admin_token,
-                listen: &address,
-            },
+            &aggregator_options(
+                &self.data,
+                &self.stripe_base,
+                &self.customers,
+                &self.secrets,
+                &address,
+            ),
             &self.folder,
         )?;
         Ok(())
@@ -243,23 +229,6 @@ impl Stack {
             .arg(config)
             .env("WEIR_ADMIN_TOKEN", &self.secrets.admin_token)
             .output()?)
-    }
-
-    /// Every process, with its name.
-    #[must_use]
-    pub fn processes(&self) -> Vec<(String, u32)> {
-        let services = [
-            Some(&self.router),
-            Some(&self.aggregator),
-            self.provider.as_ref(),
-            self.stripe.as_ref(),
-        ];
-        self.gateways
-            .iter()
-            .map(|g| &g.process)
-            .chain(services.into_iter().flatten().map(|s| &s.process))
-            .map(|p| (p.name.clone(), p.id()))
-            .collect()
     }
 
     /// Every process, in the order in which they are stopped.
@@ -288,6 +257,27 @@ impl Stack {
         self.processes_mut()
             .filter_map(|p| (p.is_running() && !p.stop()).then(|| p.name.clone()))
             .collect()
+    }
+}
+
+/// The aggregator of a stack, at its first start and at each further one.
+fn aggregator_options<'a>(
+    data: &'a Path,
+    stripe_base: &'a str,
+    customers: &'a BTreeMap<String, String>,
+    secrets: &'a Secrets,
+    listen: &'a str,
+) -> AggregatorOptions<'a> {
+    AggregatorOptions {
+        data,
+        stripe_base,
+        stripe_key: &secrets.stripe_key,
+        customers,
+        context_keys: &secrets.context_keys,
+        gateway_token: &secrets.gateway_token,
+        router_token: &secrets.router_token,
+        admin_token: &secrets.admin_token,
+        listen,
     }
 }
 
