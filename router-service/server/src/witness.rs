@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message as _;
 use reqwest::{
     Client,
@@ -81,10 +82,10 @@ impl Sender {
                     continue;
                 }
             }
-            let body = PublishRequest {
+            let request = PublishRequest {
                 events: std::mem::take(&mut batch),
-            }
-            .encode_to_vec();
+            };
+            let body = Bytes::from(request.encode_to_vec());
             let mut pause = Duration::from_millis(50);
             while !self.post(body.clone()).await {
                 tokio::time::sleep(pause).await;
@@ -94,7 +95,7 @@ impl Sender {
     }
 
     /// Whether the aggregator has the batch.
-    async fn post(&self, body: Vec<u8>) -> bool {
+    async fn post(&self, body: Bytes) -> bool {
         let call = self
             .http
             .post(&self.url)
