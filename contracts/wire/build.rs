@@ -4,7 +4,11 @@
 use prost::Message as _;
 use std::{env, fs, io, path::PathBuf};
 
-const PROTOS: [&str; 2] = ["weir/context/v1/context.proto", "weir/usage/v1/usage.proto"];
+const PROTOS: [&str; 3] = [
+    "weir/context/v1/context.proto",
+    "weir/directory/v1/directory.proto",
+    "weir/usage/v1/usage.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../proto");

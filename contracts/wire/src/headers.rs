@@ -24,13 +24,19 @@ pub const REQUEST_ID: &str = "x-weir-request-id";
 /// stripped by the router before a provider sees the request.
 pub const TENANT_CONTEXT: &str = "x-weir-tenant-context";
 
+/// `1` on a request to a path that needs no tenant. Written by
+/// tenant-identification in the place of the others; read by the filters after
+/// it, which leave such a request alone.
+pub const OPEN: &str = "x-weir-open";
+
 /// Every header that Weir writes into a request.
-pub const INTERNAL: [&str; 5] = [
+pub const INTERNAL: [&str; 6] = [
     TENANT_ID,
     TENANT_PLAN,
     REQUEST_CLASS,
     REQUEST_ID,
     TENANT_CONTEXT,
+    OPEN,
 ];
 
 /// Whether a client may not send a header of this name.

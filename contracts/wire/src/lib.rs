@@ -8,10 +8,12 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod context;
+pub mod directory;
 pub mod error;
 pub mod headers;
 pub mod host;
 pub mod ids;
+pub mod key_hash;
 pub mod keys;
 #[allow(
     missing_docs,

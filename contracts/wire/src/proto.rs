@@ -6,6 +6,11 @@ pub mod context {
     include!(concat!(env!("OUT_DIR"), "/weir.context.v1.rs"));
 }
 
+/// `weir.directory.v1`.
+pub mod directory {
+    include!(concat!(env!("OUT_DIR"), "/weir.directory.v1.rs"));
+}
+
 /// `weir.usage.v1`, with its JSON mapping where the feature `json` is on.
 pub mod usage {
     include!(concat!(env!("OUT_DIR"), "/weir.usage.v1.rs"));
