@@ -95,6 +95,11 @@ name!(
     PlanName,
     "plan"
 );
+name!(
+    /// A key's name within its tenant, for humans; never the key itself.
+    KeyName,
+    "key id"
+);
 
 /// The gateway's name for one request: a UUIDv7, whose time decides the hour
 /// that is billed.

@@ -1,10 +1,12 @@
 //! Decides what the router does with a request: whether its context is
 //! believed, what model the plan has for it, how it is rewritten for the
-//! provider, and what the answer used.
+//! provider, and what the answer used; and what gateways are told of the
+//! directory of tenants.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod catalogue;
+pub mod directory;
 pub mod meter;
 pub mod plan;
 pub mod refusal;
