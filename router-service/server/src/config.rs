@@ -20,7 +20,7 @@ use weir_wire::{
     keys::{self, Keyring},
 };
 
-use crate::provider::Provider;
+use crate::{directory, provider::Provider};
 
 /// The variable that holds the credential for the aggregator.
 const TOKEN_ENVIRONMENT: &str = "WEIR_INGEST_TOKEN";
@@ -33,6 +33,7 @@ struct File {
     plans: BTreeMap<PlanName, Plan>,
     providers: BTreeMap<String, ProviderFile>,
     aggregator: String,
+    directory: Option<directory::Section>,
     #[serde(default = "default_max_body_bytes")]
     max_body_bytes: usize,
     #[serde(default = "default_drain_s")]
@@ -69,6 +70,7 @@ pub struct Settings {
     pub aggregator: String,
     pub ingest_token: String,
     pub max_body_bytes: usize,
+    pub directory: Option<directory::Options>,
     pub drain: Duration,
     pub stop_grace: Duration,
     pub http: reqwest::Client,
@@ -111,6 +113,12 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             Ok((name, provider))
         })
         .collect::<anyhow::Result<_>>()?;
+    let plans = file.plans.keys().cloned().collect();
+    let directory = file
+        .directory
+        .map(|section| directory::Options::new(section, base, plans))
+        .transpose()
+        .with_context(|| path.display().to_string())?;
     Ok(Settings {
         listen: file.listen,
         offer: Offer::new(file.plans, catalogue),
@@ -119,6 +127,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         aggregator: file.aggregator,
         ingest_token: secret(TOKEN_ENVIRONMENT)?,
         max_body_bytes: file.max_body_bytes,
+        directory,
         drain: Duration::from_secs(file.drain_s),
         stop_grace: Duration::from_secs(file.stop_grace_s),
         http,
@@ -144,8 +153,16 @@ mod tests {
             serde_saphyr::from_str(include_str!("../../examples/catalogue.yaml")).unwrap();
         catalogue.validate(&["openai"]).unwrap();
 
-        let wrong = text.replace("drain_s:", "drian_s:");
-        let error = serde_saphyr::from_str::<File>(&wrong).err().unwrap();
-        assert!(error.to_string().contains("drian_s"), "{error}");
+        assert!(file.directory.is_some());
+
+        for (right, misspelt) in [("drain_s:", "drian_s:"), ("poll_ms:", "pool_ms:")] {
+            let wrong = text.replace(&format!("\n{right}"), &format!("\n{misspelt}"));
+            let wrong = wrong.replace(&format!("  {right}"), &format!("  {misspelt}"));
+            let error = serde_saphyr::from_str::<File>(&wrong).err().unwrap();
+            assert!(
+                error.to_string().contains(misspelt.trim_end_matches(':')),
+                "{error}"
+            );
+        }
     }
 }

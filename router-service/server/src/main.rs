@@ -4,13 +4,20 @@ mod app;
 mod call;
 mod client;
 mod config;
+mod directory;
 mod exchange;
 mod grpc;
 mod provider;
 mod serve;
 mod witness;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -33,6 +40,9 @@ struct Arguments {
     /// Where to write the address that is listened on, once it is.
     #[arg(long)]
     ready_file: Option<PathBuf>,
+    /// The same for the address of the directory, where there is one.
+    #[arg(long)]
+    directory_ready_file: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -47,11 +57,23 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Writes an address to where it was asked for.
+fn tell(argument: &str, path: Option<&Path>, address: SocketAddr) -> anyhow::Result<()> {
+    path.map_or(Ok(()), |path| {
+        write_whole(path, &address.to_string())
+            .with_context(|| format!("{argument}: cannot write {}", path.display()))
+    })
+}
+
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
-    let settings = config::load(&arguments.config)?;
+    let mut settings = config::load(&arguments.config)?;
+    let directory = match settings.directory.take() {
+        Some(options) => Some(directory::Directory::open(options).await?),
+        None => None,
+    };
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listen: cannot bind {}", settings.listen))?;
@@ -75,15 +97,26 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ));
 
     let stop = StopSignal::install()?;
-    if let Some(path) = &arguments.ready_file {
-        write_whole(path, &address.to_string())
-            .with_context(|| format!("ready-file: cannot write {}", path.display()))?;
-    }
+    let stopping = CancellationToken::new();
+    let directory = match directory {
+        Some(directory) => {
+            tracing::info!(address = %directory.address, "the directory is listening");
+            tell(
+                "directory-ready-file",
+                arguments.directory_ready_file.as_deref(),
+                directory.address,
+            )?;
+            Some(tokio::spawn(directory.serve(stopping.clone())))
+        }
+        None => None,
+    };
+    tell("ready-file", arguments.ready_file.as_deref(), address)?;
     tracing::info!(%address, "listening");
     let (health, routes) = grpc::routes().await?;
     let stop = async move {
         stop.wait().await;
         tracing::info!("stopping");
+        stopping.cancel();
         health.stopping().await;
     };
     // Requests go on for a while; then each ends with what it has seen.
@@ -95,6 +128,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     leaving.cancel();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("clients were still reading");
+    }
+    if let Some(directory) = directory {
+        let _ = directory.await;
     }
     closing.cancel();
     match tokio::time::timeout(FLUSH, sending).await {

@@ -19,6 +19,8 @@ pub struct Service {
     pub process: Process,
     /// `host:port`.
     pub address: String,
+    /// `host:port` of the router's directory, where it serves one.
+    pub directory: Option<String>,
     /// The configuration it runs on, where it has one.
     pub config: Option<PathBuf>,
 }
@@ -52,6 +54,7 @@ fn start(
     Ok(Service {
         process,
         address,
+        directory: None,
         config,
     })
 }
@@ -150,8 +153,19 @@ pub struct RouterOptions<'a> {
     pub context_keys: &'a str,
     /// The router's token.
     pub router_token: &'a str,
+    /// The directory to serve; none where absent.
+    pub directory: Option<DirectoryOptions<'a>>,
     /// `host:port` to listen on; port 0 takes a free one.
     pub listen: &'a str,
+}
+
+/// The directory that a router serves, on a free port.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectoryOptions<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// `WEIR_DIRECTORY_TOKEN`, at least 32 bytes.
+    pub token: &'a str,
 }
 
 /// The router.
@@ -166,13 +180,34 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
     config["aggregator"] = json!(options.aggregator);
     // Whoever stops a run by hand waits for it.
     config["stop_grace_s"] = json!(3);
+    config["directory"] = match options.directory {
+        None => Value::Null,
+        Some(directory) => json!({
+            "file": std::path::absolute(directory.file)?,
+            "listen": "127.0.0.1:0",
+            // Whoever changes the file waits for it.
+            "poll_ms": 100,
+        }),
+    };
     let path = write(&config, folder, "router.json")?;
-    start("router", "router-service", folder, Some(path), |command| {
+    let ready = folder.join("router.directory.address");
+    let _ = fs::remove_file(&ready);
+    let mut router = start("router", "router-service", folder, Some(path), |command| {
         command
             .env("WEIR_CONTEXT_KEYS", options.context_keys)
             .env("WEIR_INGEST_TOKEN", options.router_token)
             .env("OPENAI_API_KEY", options.openai_key);
-    })
+        if let Some(directory) = options.directory {
+            command
+                .env("WEIR_DIRECTORY_TOKEN", directory.token)
+                .arg("--directory-ready-file")
+                .arg(&ready);
+        }
+    })?;
+    if options.directory.is_some() {
+        router.directory = Some(router.process.wait_for_file(&ready)?);
+    }
+    Ok(router)
 }
 
 fn example(path: &str) -> anyhow::Result<Value> {

@@ -156,6 +156,7 @@ impl Stack {
                 aggregator: &aggregator.url(),
                 context_keys: &secrets.context_keys,
                 router_token: &secrets.router_token,
+                directory: None,
                 listen: "127.0.0.1:0",
             },
             folder,
