@@ -24,7 +24,8 @@ pub enum Layer {
     Suite,
     /// `router-service/retrieval`: vector stores.
     Retrieval,
-    /// `*/server`: talks to the network.
+    /// `*/server`: talks to the network. `router-service/keys`: writes the
+    /// directory that the router serves.
     Server,
     /// `tests/*`.
     Tests,
@@ -50,7 +51,9 @@ impl Layer {
             ["plugins", _, "core"] | ["router-service" | "meter-aggregator", "core"] => Some(Core),
             ["plugins", _, "filter"] => Some(Filter),
             ["router-service", "retrieval"] => Some(Retrieval),
-            ["router-service" | "meter-aggregator", "server"] => Some(Server),
+            ["router-service" | "meter-aggregator", "server"] | ["router-service", "keys"] => {
+                Some(Server)
+            }
             ["tests", ..] => Some(Tests),
             ["bench", ..] => Some(Bench),
             _ => None,
