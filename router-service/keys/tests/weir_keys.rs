@@ -1,5 +1,11 @@
 //! The real weir-keys on real files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)] // tests
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
