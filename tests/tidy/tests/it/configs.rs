@@ -13,6 +13,7 @@ fn examples_parse() {
         "envoy/weir.yaml",
         "kong/rate_limiting.meta.json",
         "meter-aggregator/examples/aggregator.yaml",
+        "router-service/examples/directory.yaml",
         "router-service/examples/router.yaml",
     ] {
         assert!(paths.contains(&path), "{path} in {paths:?}");

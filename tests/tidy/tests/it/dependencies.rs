@@ -138,6 +138,7 @@ fn a_dependency_the_right_way_is_not() {
             Kind::Normal,
             "meter-aggregator/core",
         ),
+        ("router-service/keys", Kind::Normal, "router-service/core"),
         ("tests/pipeline", Kind::Dev, "tests/fakes"),
         ("bench/x", Kind::Normal, "tests/harness"),
     ]);
