@@ -19,8 +19,6 @@ use tokio::{net::TcpStream, task::JoinSet};
 /// What each request is.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// The tenant's API key.
-    pub key: String,
     /// Whether to ask for an event stream.
     pub stream: bool,
     /// Connections, one request at a time on each.
@@ -42,6 +40,14 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Connections(Vec<SendRequest<Full<Bytes>>>);
 
+impl Connections {
+    /// For requests of another kind.
+    #[must_use]
+    pub fn into_senders(self) -> Vec<SendRequest<Full<Bytes>>> {
+        self.0
+    }
+}
+
 /// Opens that many connections to `authority`.
 ///
 /// # Errors
@@ -62,18 +68,27 @@ pub async fn connect(authority: &str, connections: usize) -> anyhow::Result<Conn
 }
 
 impl Load {
-    /// Makes every request and measures each.
+    /// Makes every request and measures each, with the credentials in turn.
     ///
     /// # Errors
     /// At the first answer that is not whole or not 200.
-    pub async fn run(&self, authority: &str, connections: Connections) -> anyhow::Result<Outcome> {
-        let request = Arc::new(self.request(authority)?);
+    pub async fn run(
+        &self,
+        authority: &str,
+        connections: Connections,
+        credentials: &[String],
+    ) -> anyhow::Result<Outcome> {
+        let requests: Vec<_> = credentials
+            .iter()
+            .map(|credential| self.request(authority, credential))
+            .collect::<anyhow::Result<_>>()?;
+        let requests = Arc::new(requests);
         let left = Arc::new(AtomicUsize::new(self.requests));
         let mut tasks = JoinSet::new();
         let start = Instant::now();
         for sender in connections.0 {
-            let (request, left) = (Arc::clone(&request), Arc::clone(&left));
-            tasks.spawn(one_connection(sender, request, left, self.stream));
+            let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
+            tasks.spawn(one_connection(sender, requests, left, self.stream));
         }
         let mut latencies_ns = Vec::with_capacity(self.requests);
         while let Some(done) = tasks.join_next().await {
@@ -89,7 +104,7 @@ impl Load {
 
     /// A request as OpenAI's Python SDK makes them: the headers count, for a
     /// filter copies all of them.
-    fn request(&self, authority: &str) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn request(&self, authority: &str, credential: &str) -> anyhow::Result<Request<Full<Bytes>>> {
         let request = Request::builder()
             .method(Method::POST)
             .uri("/v1/chat/completions")
@@ -97,7 +112,7 @@ impl Load {
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, "OpenAI/Python 2.8.1")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.key))
+            .header(header::AUTHORIZATION, format!("Bearer {credential}"))
             .header("x-stainless-lang", "python")
             .header("x-stainless-package-version", "2.8.1")
             .header("x-stainless-os", "Linux")
@@ -113,18 +128,19 @@ impl Load {
 
 async fn one_connection(
     mut sender: SendRequest<Full<Bytes>>,
-    request: Arc<Request<Full<Bytes>>>,
+    requests: Arc<Vec<Request<Full<Bytes>>>>,
     left: Arc<AtomicUsize>,
     stream: bool,
 ) -> anyhow::Result<Vec<u64>> {
     let mut latencies_ns = Vec::new();
-    while left
-        .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
-        .is_ok()
-    {
+    while let Ok(left) = left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)) {
+        let request = left
+            .checked_rem(requests.len())
+            .and_then(|turn| requests.get(turn))
+            .context("no credential")?;
         sender.ready().await?;
         let start = Instant::now();
-        let response = sender.send_request(Request::clone(&request)).await?;
+        let response = sender.send_request(Request::clone(request)).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         latencies_ns.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));

@@ -1,6 +1,8 @@
 //! Measures what the filters cost: bare Envoy and Envoy with them, against the
 //! same upstream, in pairs.
 
+mod flood;
+mod identity;
 mod load;
 mod machine;
 mod report;
@@ -45,6 +47,14 @@ struct Arguments {
     /// of a change that is to be judged
     #[arg(long, value_name = "FOLDER")]
     other: Option<PathBuf>,
+    /// Measure what each way to say who a request is for costs, against Envoy
+    /// with a filter that does nothing
+    #[arg(long)]
+    identity: bool,
+    /// Measure what a flood of forged tokens does to known tenants: so many a
+    /// second
+    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
+    flood: Option<u32>,
     /// Write every round to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -53,7 +63,6 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let load = Load {
-        key: secrets::api_key("enterprise"),
         stream: arguments.stream,
         connections: arguments.connections.into(),
         requests: usize::try_from(arguments.requests)?,
@@ -67,6 +76,15 @@ fn main() -> anyhow::Result<()> {
         if load.stream { "streams" } else { "JSON" },
         machine::load_average(),
     );
+    let rounds = arguments.rounds.into();
+    if arguments.identity {
+        println!("\n{}", identity::measure(rounds, &load)?);
+        return Ok(());
+    }
+    if let Some(rate) = arguments.flood {
+        println!("\n{}", flood::measure(rounds, &load, rate)?);
+        return Ok(());
+    }
     let all = measure(&arguments, &load)?;
     println!(
         "\n{}\nload average {}",
@@ -90,9 +108,10 @@ fn main() -> anyhow::Result<()> {
 fn measure(arguments: &Arguments, load: &Load) -> anyhow::Result<Vec<Measured>> {
     let upstream = Upstream::start()?;
     let folder = tempfile::tempdir()?;
+    let key = secrets::api_key("enterprise");
     let mut subjects = variants(arguments)
         .into_iter()
-        .map(|variant| Subject::start(variant, &load.key, &upstream, folder.path()))
+        .map(|variant| Subject::start(variant, &key, &upstream, folder.path()))
         .collect::<anyhow::Result<Vec<_>>>()?;
     // One thread makes the load and one is the upstream: the other CPU is
     // Envoy's.

@@ -130,7 +130,9 @@ fn header(first: &str, cells: [String; 4]) -> Vec<String> {
     std::iter::once(first.to_owned()).chain(cells).collect()
 }
 
-fn show(spread: Spread, digits: usize) -> String {
+/// `median (min–max)` with so many digits.
+#[must_use]
+pub fn show(spread: Spread, digits: usize) -> String {
     format!(
         "{:.digits$} ({:.digits$}–{:.digits$})",
         spread.median, spread.min, spread.max
@@ -138,7 +140,8 @@ fn show(spread: Spread, digits: usize) -> String {
 }
 
 /// Rows in columns: the first to the left, the others to the right.
-fn table(rows: &[Vec<String>]) -> String {
+#[must_use]
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

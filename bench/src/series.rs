@@ -31,7 +31,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 const EVENTS_MAX: Duration = Duration::from_secs(10);
 
 /// A requests-a-minute limit that no run comes near.
-const NO_LIMIT: u32 = 4_000_000_000;
+pub const NO_LIMIT: u32 = 4_000_000_000;
 
 /// What a gateway is to be measured with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Subject {
     /// What it has.
     pub variant: Variant,
     gateway: Gateway,
+    key: String,
     /// Requests it has seen.
     requests: u64,
 }
@@ -82,6 +83,10 @@ impl Subject {
                 plan: "enterprise".to_owned(),
                 key: key.to_owned(),
             }],
+            directory: None,
+            identification: Default::default(),
+            clusters: Vec::new(),
+            variables: Vec::new(),
             gateways: 1,
             limits: vec![("enterprise".to_owned(), NO_LIMIT)],
             // One, so that CPU for each request does not depend on how the
@@ -109,6 +114,7 @@ impl Subject {
         Ok(Self {
             variant,
             gateway,
+            key: key.to_owned(),
             requests: 0,
         })
     }
@@ -127,32 +133,16 @@ impl Subject {
         load: &Load,
         upstream: &Upstream,
     ) -> anyhow::Result<Round> {
-        let authority = self.gateway.url.trim_start_matches("http://");
-        let connections = runtime.block_on(load::connect(authority, load.connections))?;
-        let pid = self.gateway.process.id();
         let requests = u64::try_from(load.requests)?;
-        let answered = upstream.requests().saturating_add(requests);
         let events = match self.sends_events() {
             true => upstream.events().saturating_add(requests),
             false => upstream.events(),
         };
-        let before_ns = machine::cpu_ns(pid)?;
-        let outcome = runtime
-            .block_on(load.run(authority, connections))
+        let key = std::slice::from_ref(&self.key);
+        let round = one_round(&self.gateway, runtime, load, upstream, (key, events))
             .with_context(|| format!("with {} filters", self.variant.filters))?;
-        wait_for_events(upstream, events)?;
-        let cpu_ns = machine::cpu_ns(pid)?.saturating_sub(before_ns);
-        if upstream.requests() != answered {
-            bail!("the upstream saw other requests than those of this round");
-        }
         self.requests = self.requests.saturating_add(requests);
-        let microseconds = |ns: u64| ns as f64 / 1_000.0;
-        Ok(Round {
-            per_second: requests as f64 / outcome.elapsed.as_secs_f64(),
-            p50_us: microseconds(percentile(&outcome.latencies_ns, 50)),
-            p99_us: microseconds(percentile(&outcome.latencies_ns, 99)),
-            cpu_us: microseconds(cpu_ns) / requests as f64,
-        })
+        Ok(round)
     }
 
     /// Checks that the gateway's own counters know of every request.
@@ -161,7 +151,7 @@ impl Subject {
     /// Where they do not.
     pub fn check_counters(&self) -> anyhow::Result<()> {
         let counters = [
-            (1, "weir_tenant_identified"),
+            (1, "weir_tenant_identified_api_key"),
             (2, "weir_rate_limit_admitted"),
             (4, "weir_usage_events_taken"),
             (4, "weir_usage_events_acknowledged"),
@@ -178,6 +168,39 @@ impl Subject {
         }
         Ok(())
     }
+}
+
+/// Runs `load` on a gateway with these credentials in turn, and waits until the
+/// upstream has so many events.
+///
+/// # Errors
+/// Where one request or one event does not arrive.
+pub fn one_round(
+    gateway: &Gateway,
+    runtime: &Runtime,
+    load: &Load,
+    upstream: &Upstream,
+    (credentials, events): (&[String], u64),
+) -> anyhow::Result<Round> {
+    let authority = gateway.url.trim_start_matches("http://");
+    let connections = runtime.block_on(load::connect(authority, load.connections))?;
+    let pid = gateway.process.id();
+    let requests = u64::try_from(load.requests)?;
+    let answered = upstream.requests().saturating_add(requests);
+    let before_ns = machine::cpu_ns(pid)?;
+    let outcome = runtime.block_on(load.run(authority, connections, credentials))?;
+    wait_for_events(upstream, events)?;
+    let cpu_ns = machine::cpu_ns(pid)?.saturating_sub(before_ns);
+    if upstream.requests() != answered {
+        bail!("the upstream saw other requests than those of this round");
+    }
+    let microseconds = |ns: u64| ns as f64 / 1_000.0;
+    Ok(Round {
+        per_second: requests as f64 / outcome.elapsed.as_secs_f64(),
+        p50_us: microseconds(percentile(&outcome.latencies_ns, 50)),
+        p99_us: microseconds(percentile(&outcome.latencies_ns, 99)),
+        cpu_us: microseconds(cpu_ns) / requests as f64,
+    })
 }
 
 /// Lets the configuration name the modules in `folder`.
@@ -224,10 +247,10 @@ fn wait_for_events(upstream: &Upstream, expected: u64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where a request fails.
-pub fn run(
-    subjects: &mut [Subject],
+pub fn run<S>(
+    subjects: &mut [S],
     rounds: usize,
-    mut one: impl FnMut(&mut Subject) -> anyhow::Result<Round>,
+    mut one: impl FnMut(&mut S) -> anyhow::Result<Round>,
 ) -> anyhow::Result<Vec<Vec<Round>>> {
     for subject in subjects.iter_mut() {
         one(subject)?;

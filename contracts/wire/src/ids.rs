@@ -18,7 +18,7 @@ pub enum IdError {
     Name {
         /// What the string was to name.
         kind: &'static str,
-        /// The string.
+        /// The string, its first [`NAME_MAX_BYTES`] characters.
         found: String,
     },
     /// Not a UUIDv7 in its hyphenated form.
@@ -52,7 +52,10 @@ macro_rules! name {
                 if is_name(&s) {
                     Ok(Self(s))
                 } else {
-                    Err(IdError::Name { kind: $kind, found: s })
+                    Err(IdError::Name {
+                        kind: $kind,
+                        found: s.chars().take(NAME_MAX_BYTES).collect(),
+                    })
                 }
             }
 

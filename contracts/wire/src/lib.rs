@@ -23,4 +23,5 @@ pub mod keys;
     clippy::arithmetic_side_effects
 )]
 pub mod proto;
+pub mod shown;
 pub mod usage;

@@ -2,6 +2,7 @@
 
 use proxy_wasm::{hostcalls, types::LogLevel};
 use serde::de::DeserializeOwned;
+use weir_wire::shown;
 
 /// Reads a filter's JSON configuration.
 ///
@@ -11,8 +12,10 @@ use serde::de::DeserializeOwned;
 pub fn parse<T: DeserializeOwned>(filter: &str, bytes: Option<&[u8]>) -> Result<T, String> {
     let bytes = bytes.unwrap_or_default();
     let json = &mut serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(json)
-        .map_err(|e| format!("{filter}: configuration: {}: {}", e.path(), e.inner()))
+    serde_path_to_error::deserialize(json).map_err(|e| {
+        let inner = shown::shorten(&e.inner().to_string());
+        format!("{filter}: configuration: {}: {inner}", e.path())
+    })
 }
 
 /// Reads a variable of the VM's environment, which `vm_config` fills from the

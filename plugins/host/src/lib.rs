@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod headers;
 pub mod metrics;
+pub mod property;
 pub mod reply;
 pub mod root;
 pub mod shared;

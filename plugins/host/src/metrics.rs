@@ -1,4 +1,4 @@
-//! Counters in the host's statistics.
+//! Counters and gauges in the host's statistics.
 
 use proxy_wasm::{hostcalls, types::MetricType};
 
@@ -22,6 +22,25 @@ impl Counter {
     pub fn add(self, count: usize) {
         if let (Some(id), Ok(offset)) = (self.0, i64::try_from(count)) {
             let _ = hostcalls::increment_metric(id, offset);
+        }
+    }
+}
+
+/// A number of the host that goes up and down; all workers write the same one.
+#[derive(Debug, Clone, Copy)]
+pub struct Gauge(Option<u32>);
+
+impl Gauge {
+    /// Defines it, or finds the one of that name.
+    #[must_use]
+    pub fn define(name: &str) -> Self {
+        Self(hostcalls::define_metric(MetricType::Gauge, name).ok())
+    }
+
+    /// Sets it.
+    pub fn set(self, value: u64) {
+        if let Some(id) = self.0 {
+            let _ = hostcalls::record_metric(id, value);
         }
     }
 }

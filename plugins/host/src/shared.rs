@@ -24,6 +24,12 @@ pub enum Change<T> {
 /// The most attempts at one change before it counts as contended.
 const ATTEMPTS: usize = 64;
 
+/// The value of `key`, if it has one.
+#[must_use]
+pub fn read(key: &str) -> Option<Vec<u8>> {
+    hostcalls::get_shared_data(key).ok()?.0
+}
+
 /// Reads the value of `key`, lets `decide` say what to write in its place, and
 /// writes that if no other worker came between; else starts again.
 ///

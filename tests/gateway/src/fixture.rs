@@ -136,6 +136,10 @@ fn options(upstream: &Upstream) -> GatewayOptions {
     };
     GatewayOptions {
         tenants: vec![tenant("acme", "enterprise"), tenant("solo", "starter")],
+        directory: None,
+        identification: Default::default(),
+        clusters: Vec::new(),
+        variables: Vec::new(),
         gateways: 1,
         limits: Vec::new(),
         concurrency: 2,

@@ -5,6 +5,7 @@
 //! test sees exactly what leaves the gateway.
 
 pub mod fixture;
+pub mod issuer_server;
 pub mod raw;
 pub mod upstream;
 

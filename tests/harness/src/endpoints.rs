@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use weir_harness::{
     Stack,
+    issuer::Algorithm,
     pids::{self, RunProcess},
+    stack::BASE_DOMAIN,
 };
 
 const FILE: &str = "endpoints.json";
@@ -30,6 +32,12 @@ pub struct Endpoints {
     providers: BTreeMap<String, String>,
     /// By plan.
     keys: BTreeMap<String, String>,
+    /// By plan and algorithm; good for a day.
+    tokens: BTreeMap<String, BTreeMap<String, String>>,
+    /// Under which a tenant has a host of its own.
+    base_domain: String,
+    /// The tenants and their keys, for weir-keys.
+    directory: PathBuf,
     /// By plan.
     tenants: BTreeMap<String, String>,
     /// By tenant.
@@ -67,6 +75,16 @@ impl Endpoints {
             stripe: stack.stripe_base.clone(),
             providers: BTreeMap::from([("openai".to_owned(), stack.provider_base.clone())]),
             keys: by_plan(&stack.secrets.starter_key, &stack.secrets.enterprise_key),
+            tokens: [("starter", starter), ("enterprise", enterprise)]
+                .into_iter()
+                .filter_map(|(plan, tenant)| {
+                    let issuer = stack.issuer.as_ref()?;
+                    let token = |a: Algorithm| (a.name().to_owned(), issuer.token(a, tenant));
+                    Some((plan.to_owned(), Algorithm::ALL.map(token).into()))
+                })
+                .collect(),
+            base_domain: BASE_DOMAIN.to_owned(),
+            directory: stack.directory.clone(),
             tenants: by_plan(starter, enterprise),
             customers: stack.customers.clone(),
             stripe_key: stack.secrets.stripe_key.clone(),
@@ -133,6 +151,13 @@ impl Endpoints {
                 self.keys.get(plan).map(String::as_str).unwrap_or_default()
             );
         }
+        println!(
+            "A token does as well as a key: HS256, EdDSA, RS256 and ES256 of both tenants\nare in that file. {}.{BASE_DOMAIN} as the host must agree with the credential.\n",
+            self.tenants
+                .get("starter")
+                .map(String::as_str)
+                .unwrap_or_default()
+        );
         println!("Then `make close-hour` in another terminal sends Stripe what was used.");
         println!("Ctrl-C stops everything.");
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{client, paths, process::Process, secrets};
 
@@ -19,7 +19,7 @@ pub const FILTERS: [&str; 4] = [
     "usage_events",
 ];
 
-/// One tenant of the inline directory.
+/// One tenant of the directory.
 #[derive(Debug, Clone)]
 pub struct Tenant {
     /// Its name.
@@ -30,11 +30,41 @@ pub struct Tenant {
     pub key: String,
 }
 
+impl Tenant {
+    /// As it stands in a directory, with the hash of its key.
+    #[must_use]
+    pub fn listed(&self) -> Value {
+        json!({"id": self.id, "plan": self.plan, "keys": [{
+            "prefix": self.key.get(..12).unwrap_or_default(),
+            "sha256": secrets::sha256_hex(&self.key)}]})
+    }
+}
+
+/// A directory to poll.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    /// `host:port`.
+    pub address: String,
+    /// `WEIR_DIRECTORY_TOKEN`.
+    pub token: String,
+    /// How soon a change takes effect, in milliseconds.
+    pub poll_ms: u64,
+}
+
 /// What a gateway is to be.
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
-    /// The tenants it knows.
+    /// The tenants it knows, where it polls no directory.
     pub tenants: Vec<Tenant>,
+    /// The directory it polls.
+    pub directory: Option<Directory>,
+    /// Members of tenant-identification's configuration in the place of the
+    /// example's, such as `sources`.
+    pub identification: Map<String, Value>,
+    /// Clusters beside the example's: name and `host:port`.
+    pub clusters: Vec<(String, String)>,
+    /// Variables that tenant-identification sees beside the example's.
+    pub variables: Vec<(String, String)>,
     /// How many gateways share each limit.
     pub gateways: usize,
     /// Requests a minute for each plan; the example's where empty.
@@ -114,31 +144,64 @@ pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
         let mut settings: Value = serde_json::from_str(text)?;
         change_settings(&name, &mut settings, options);
         plugin["configuration"]["value"] = json!(settings.to_string());
+        if name == "tenant_identification" {
+            let names = plugin
+                .pointer_mut("/vm_config/environment_variables/host_env_keys")
+                .and_then(Value::as_array_mut)
+                .context("tenant_identification sees no environment")?;
+            names.extend(options.variables.iter().map(|(name, _)| json!(name)));
+        }
     }
-    for (index, authority) in [&options.router, &options.aggregator]
-        .into_iter()
-        .enumerate()
-    {
-        let (host, port) = authority.rsplit_once(':').context("no port")?;
-        config["static_resources"]["clusters"][index]["load_assignment"]["endpoints"][0]["lb_endpoints"]
-            [0]["endpoint"]["address"] =
+    change_clusters(&mut config["static_resources"]["clusters"], options)?;
+    Ok(config)
+}
+
+fn change_clusters(clusters: &mut Value, options: &GatewayOptions) -> anyhow::Result<()> {
+    let mut addresses = vec![
+        ("weir_router", options.router.as_str()),
+        ("weir_aggregator", options.aggregator.as_str()),
+    ];
+    let clusters = clusters
+        .as_array_mut()
+        .context("envoy/weir.yaml has no clusters")?;
+    match &options.directory {
+        Some(directory) => addresses.push(("weir_directory", &directory.address)),
+        None => clusters.retain(|cluster| cluster["name"] != "weir_directory"),
+    }
+    for (name, address) in &options.clusters {
+        let mut cluster = clusters.last().context("no clusters")?.clone();
+        cluster["name"] = json!(name);
+        clusters.push(cluster);
+        addresses.push((name, address));
+    }
+    for (name, address) in addresses {
+        let (host, port) = address.rsplit_once(':').context("no port")?;
+        let cluster = clusters
+            .iter_mut()
+            .find(|cluster| cluster["name"] == name)
+            .with_context(|| format!("envoy/weir.yaml has no cluster {name}"))?;
+        cluster["load_assignment"]["cluster_name"] = json!(name);
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] =
             json!({"socket_address": {"address": host, "port_value": port.parse::<u16>()?}});
     }
-    Ok(config)
+    Ok(())
 }
 
 fn change_settings(filter: &str, settings: &mut Value, options: &GatewayOptions) {
     match filter {
         "tenant_identification" => {
-            settings["tenants"] = options
-                .tenants
-                .iter()
-                .map(|t| {
-                    json!({"id": t.id, "plan": t.plan, "keys": [{
-                        "prefix": t.key.get(..12).unwrap_or_default(),
-                        "sha256": secrets::sha256_hex(&t.key)}]})
-                })
-                .collect();
+            match &options.directory {
+                Some(directory) => settings["directory"]["poll_ms"] = json!(directory.poll_ms),
+                None => {
+                    if let Some(settings) = settings.as_object_mut() {
+                        settings.remove("directory");
+                    }
+                    settings["tenants"] = options.tenants.iter().map(Tenant::listed).collect();
+                }
+            }
+            for (member, value) in &options.identification {
+                settings[member] = value.clone();
+            }
         }
         "rate_limiting" => {
             settings["gateways"] = json!(options.gateways);
@@ -190,7 +253,12 @@ impl Gateway {
                 ])
                 .arg(options.concurrency.to_string())
                 .env("WEIR_CONTEXT_KEYS", &options.context_keys)
-                .env("WEIR_INGEST_TOKEN", &options.ingest_token),
+                .env("WEIR_INGEST_TOKEN", &options.ingest_token)
+                .env(
+                    "WEIR_DIRECTORY_TOKEN",
+                    options.directory.as_ref().map_or("", |d| &d.token),
+                )
+                .envs(options.variables.iter().map(|(name, value)| (name, value))),
             folder,
         )?;
         let admin = format!("http://{}", process.wait_for_file(&admin_path)?.trim());
@@ -207,28 +275,42 @@ impl Gateway {
                 &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
             (ready.status() == 200).then_some(format!("http://127.0.0.1:{}", port.as_u64()?))
         })?;
-        Ok(Self {
+        let mut gateway = Self {
             process,
             url,
             admin,
             config: config.to_owned(),
+        };
+        if options.directory.is_some() {
+            gateway.wait_for_directory(options.concurrency)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Until each worker, and the main thread, knows the tenants.
+    fn wait_for_directory(&mut self, workers: usize) -> anyhow::Result<()> {
+        let admin = self.admin.clone();
+        self.process.wait_for(|| {
+            let loaded = statistic(&admin, "weir_directory_loaded")?;
+            (loaded > workers as u64).then_some(())
         })
     }
 
-    /// The value of a counter of Envoy's statistics; 0 where there is none.
-    ///
-    /// # Panics
-    /// Where the admin port does not answer.
+    /// The value of a counter or a gauge of Envoy's statistics; 0 where there is
+    /// none.
     #[must_use]
     pub fn counter(&self, name: &str) -> u64 {
-        let text = client::client()
-            .get(format!("{}/stats?filter={name}", self.admin))
-            .send()
-            .and_then(reqwest::blocking::Response::text)
-            .expect("the admin port answers");
-        text.lines()
-            .find_map(|line| line.rsplit_once(": ").filter(|(n, _)| n.ends_with(name)))
-            .and_then(|(_, value)| value.parse().ok())
-            .unwrap_or(0)
+        statistic(&self.admin, name).unwrap_or(0)
     }
+}
+
+fn statistic(admin: &str, name: &str) -> Option<u64> {
+    let text = client::client()
+        .get(format!("{admin}/stats?filter={name}"))
+        .send()
+        .and_then(reqwest::blocking::Response::text)
+        .ok()?;
+    text.lines()
+        .find_map(|line| line.rsplit_once(": ").filter(|(n, _)| n.ends_with(name)))
+        .and_then(|(_, value)| value.parse().ok())
 }

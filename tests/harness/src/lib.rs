@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod envoy;
+pub mod issuer;
 pub mod parts;
 pub mod paths;
 pub mod pids;

@@ -161,6 +161,7 @@ fn options_from_environment() -> anyhow::Result<Options> {
     }
     Ok(Options {
         gateways,
+        tokens: true,
         openai,
         stripe,
         ..Options::default()

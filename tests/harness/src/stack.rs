@@ -9,10 +9,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
 use crate::{
-    envoy::{FILTERS, Gateway, GatewayOptions, Tenant},
-    parts::{self, AggregatorOptions, RouterOptions, Service},
+    envoy::{Directory, FILTERS, Gateway, GatewayOptions, Tenant},
+    issuer::Issuer,
+    parts::{self, AggregatorOptions, DirectoryOptions, RouterOptions, Service},
     paths,
     process::Process,
     provision::Account,
@@ -28,6 +30,9 @@ pub struct Options {
     pub concurrency: usize,
     /// Requests a minute for plans, in place of the example's.
     pub limits: Vec<(String, u32)>,
+    /// Whether tenants may come with tokens, too, of an issuer that is made for
+    /// the run, and by their own hosts.
+    pub tokens: bool,
     /// An OpenAI-compatible provider, `/v1` included, and its key; the fake
     /// where absent.
     pub openai: Option<(String, String)>,
@@ -46,6 +51,8 @@ pub struct Secrets {
     pub router_token: String,
     /// The operator's.
     pub admin_token: String,
+    /// The gateways' credential at the router's directory.
+    pub directory_token: String,
     /// The router's key at the provider.
     pub openai_key: String,
     /// The aggregator's key at Stripe.
@@ -64,6 +71,7 @@ impl Secrets {
             gateway_token: secrets::random(),
             router_token: secrets::random(),
             admin_token: secrets::random(),
+            directory_token: secrets::random(),
             openai_key: given(&options.openai).unwrap_or_else(secrets::random),
             stripe_key: given(&options.stripe)
                 .unwrap_or_else(|| format!("sk_test_{}", secrets::random())),
@@ -95,6 +103,10 @@ pub struct Stack {
     pub customers: BTreeMap<String, String>,
     /// Keys and tokens.
     pub secrets: Secrets,
+    /// The issuer of tokens, where there is one.
+    pub issuer: Option<Issuer>,
+    /// The tenants and their keys, as the router serves them.
+    pub directory: PathBuf,
     /// Where the stream and the ledger are.
     pub data: PathBuf,
     /// Where the logs and configurations are.
@@ -149,6 +161,7 @@ impl Stack {
             &aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0"),
             folder,
         )?;
+        let directory = write_directory(&secrets, folder)?;
         let router = parts::router(
             &RouterOptions {
                 openai_base: &provider_base,
@@ -156,12 +169,22 @@ impl Stack {
                 aggregator: &aggregator.url(),
                 context_keys: &secrets.context_keys,
                 router_token: &secrets.router_token,
-                directory: None,
+                directory: Some(DirectoryOptions {
+                    file: &directory,
+                    token: &secrets.directory_token,
+                }),
                 listen: "127.0.0.1:0",
             },
             folder,
         )?;
-        let gateway = gateway_options(options, &secrets, &router, &aggregator);
+        let issuer = options.tokens.then(Issuer::new);
+        let mut gateway = gateway_options(options, &secrets, &router, &aggregator);
+        if let Some(issuer) = &issuer {
+            let host = json!({"type": "subdomain", "base_domains": [BASE_DOMAIN]});
+            let sources = json!([{"type": "api_key"}, issuer.source(), host]);
+            gateway.identification.insert("sources".to_owned(), sources);
+            gateway.variables = issuer.variables();
+        }
         let gateways = (1..=gateway.gateways)
             .map(|n| Gateway::start(&format!("envoy-{n}"), &gateway, folder))
             .collect::<anyhow::Result<_>>()?;
@@ -175,6 +198,8 @@ impl Stack {
             stripe_base,
             customers,
             secrets,
+            issuer,
+            directory,
             data,
             folder: folder.to_owned(),
         })
@@ -290,10 +315,15 @@ fn gateway_options(
     aggregator: &Service,
 ) -> GatewayOptions {
     GatewayOptions {
-        tenants: vec![
-            tenant(TENANTS[0], "enterprise", &secrets.enterprise_key),
-            tenant(TENANTS[1], "starter", &secrets.starter_key),
-        ],
+        tenants: Vec::new(),
+        directory: router.directory.clone().map(|address| Directory {
+            address,
+            token: secrets.directory_token.clone(),
+            poll_ms: POLL_MS,
+        }),
+        identification: Default::default(),
+        clusters: Vec::new(),
+        variables: Vec::new(),
         gateways: options.gateways.max(1),
         limits: options.limits.clone(),
         concurrency: match options.concurrency {
@@ -306,6 +336,33 @@ fn gateway_options(
         ingest_token: secrets.gateway_token.clone(),
         filters: FILTERS.map(str::to_owned).to_vec(),
     }
+}
+
+/// The domain of the tenants' own hosts: `acme.weir.localhost`.
+pub const BASE_DOMAIN: &str = "weir.localhost";
+
+/// How soon a change of the directory takes effect.
+const POLL_MS: u64 = 1000;
+
+/// The directory of a new stack, for the router and for weir-keys.
+fn write_directory(secrets: &Secrets, folder: &Path) -> anyhow::Result<PathBuf> {
+    let tenants = [
+        tenant(TENANTS[0], "enterprise", &secrets.enterprise_key),
+        tenant(TENANTS[1], "starter", &secrets.starter_key),
+    ];
+    let listed: Vec<Value> = tenants
+        .iter()
+        .map(|tenant| {
+            let mut listed = tenant.listed();
+            listed["keys"][0]["id"] = json!("k1");
+            listed
+        })
+        .collect();
+    let path = folder.join("directory.yaml");
+    // JSON is YAML too.
+    let content = json!({"version": 1, "tenants": listed});
+    fs::write(&path, format!("{content:#}"))?;
+    Ok(path)
 }
 
 fn tenant(id: &str, plan: &str, key: &str) -> Tenant {

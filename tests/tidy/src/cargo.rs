@@ -52,6 +52,17 @@ impl Graph {
     /// the way to it.
     #[must_use]
     pub fn reach(&self, id: &str) -> BTreeMap<String, Vec<String>> {
+        self.reach_without(id, |_| false)
+    }
+
+    /// The same, without what is reached only through a package of which
+    /// `is_end` says so by its name.
+    #[must_use]
+    pub fn reach_without(
+        &self,
+        id: &str,
+        is_end: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, Vec<String>> {
         let mut found = BTreeMap::new();
         let mut todo = vec![(id.to_owned(), Vec::new())];
         while let Some((id, mut way)) = todo.pop() {
@@ -63,7 +74,7 @@ impl Graph {
                 continue;
             }
             for (kind, next) in &package.dependencies {
-                if *kind == Kind::Normal {
+                if *kind == Kind::Normal && !is_end(&package.name) {
                     todo.push((next.clone(), way.clone()));
                 }
             }

@@ -12,11 +12,12 @@ pub const ADVICE: &str = "run make setup wasm";
 const SHIPPED: &str = "/etc/weir/";
 
 /// Keys and a token that are no secret, of the form that the filters ask for.
-const ENVIRONMENT: [(&str, &str); 2] = [
+const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "WEIR_CONTEXT_KEYS",
         "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     ),
+    ("WEIR_DIRECTORY_TOKEN", "x"),
     ("WEIR_INGEST_TOKEN", "x"),
 ];
 

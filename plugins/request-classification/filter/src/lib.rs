@@ -45,6 +45,9 @@ impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        if headers::request_value(names::OPEN).is_some() {
+            return Action::Continue;
+        }
         let method = headers::request_text(":method").unwrap_or_default();
         let path = headers::request_text(":path").unwrap_or_default();
         let length = headers::request_value("content-length");

@@ -1,128 +1,468 @@
 //! The plugin's configuration.
 
-use serde::Deserialize;
-use weir_wire::{
-    host::HostKind,
-    ids::{PlanName, TenantId},
+use serde::{Deserialize, de::DeserializeOwned};
+use weir_wire::{host::HostKind, ids::PlanName, shown};
+
+use crate::{
+    inline,
+    jwt::{ClaimPath, IssuerConfig, Issuers},
+    sources::{
+        Kind,
+        certificate::{Pattern, San},
+        credential::{self, At, HEADERS, Place},
+        open_path::OpenPath,
+        subdomain::Subdomain,
+    },
+    tenants::Store,
+    tokens::{Tokens, TokensConfig},
 };
 
-use crate::directory::Directory;
-
-/// What the operator writes. The signing keys are not in it: they come from the
-/// VM's environment, because gateways show plugin configs on their admin port.
+/// What the operator writes. No secret is in it: those come from the VM's
+/// environment, because gateways show plugin configurations on their admin port.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The gateway that runs the filter.
     pub host: HostKind,
-    /// The tenants and their keys.
-    pub tenants: Vec<Tenant>,
-}
-
-/// One tenant of the directory.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tenant {
-    /// Its name in headers, limits and invoices.
-    pub id: TenantId,
-    /// The plan it is on.
-    pub plan: PlanName,
-    /// Its API keys.
-    pub keys: Vec<ApiKey>,
-}
-
-/// One API key, of which only the hash is known.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKey {
-    /// SHA-256 of the whole key, 64 hexadecimal digits.
-    pub sha256: String,
-    /// The key's first characters, for humans.
+    /// Where a request may say whose it is. The first of them that finds
+    /// something names the tenant, and what the others find must agree.
+    #[serde(default = "default_sources")]
+    pub sources: Vec<SourceJson>,
+    /// The tenants and their keys, where they stand here.
+    pub tenants: Option<Vec<inline::Tenant>>,
+    /// Where the tenants and their keys are asked for, otherwise.
+    pub directory: Option<DirectoryConfig>,
+    /// Whether a tenant that the directory does not list is admitted on what
+    /// its token or certificate says. Then the plan is the token's, or
+    /// `default_plan`.
     #[serde(default)]
-    pub prefix: String,
+    pub admit_unlisted: bool,
+    /// The plan of an unlisted tenant whose credential names none.
+    pub default_plan: Option<PlanName>,
+    /// Paths that need no tenant: `/healthz`, or `/docs/*` for all under it.
+    #[serde(default)]
+    pub open_paths: Vec<String>,
+    /// Bounds of the work on tokens.
+    #[serde(default)]
+    pub tokens: TokensConfig,
+}
+
+/// One source of identity, by its `type`: [`ApiKeySource`], [`JwtSource`],
+/// [`JwtAuthnSource`], [`CertificateSource`] or [`SubdomainSource`]. Read by [`Config::validate`], so
+/// that an error names the whole path.
+pub type SourceJson = serde_json::Map<String, serde_json::Value>;
+
+/// `api_key`: API keys of the directory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeySource {
+    /// The headers that may hold one; in `authorization` as Bearer.
+    #[serde(default = "default_key_headers")]
+    pub headers: Vec<String>,
+}
+
+/// `jwt`: JSON Web Tokens, verified here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSource {
+    /// The headers that may hold one; in `authorization` as Bearer.
+    #[serde(default = "default_token_headers")]
+    pub headers: Vec<String>,
+    /// The cookies that may hold one.
+    #[serde(default)]
+    pub cookies: Vec<String>,
+    /// Who may sign them.
+    pub issuers: Vec<IssuerConfig>,
+}
+
+/// `jwt_authn`: claims that Envoy's own filter, placed before, verified.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtAuthnSource {
+    /// Its provider's `payload_in_metadata`.
+    pub payload_in_metadata: String,
+    /// The claim that names the tenant.
+    #[serde(default)]
+    pub tenant_claim: ClaimPath,
+    /// The claim that names the plan.
+    pub plan_claim: Option<ClaimPath>,
+}
+
+/// `client_certificate`: one that the gateway validated.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSource {
+    /// Which kind of name is read.
+    pub san: San,
+    /// How it looks, `{tenant}` where the tenant stands.
+    pub pattern: String,
+}
+
+/// `subdomain`: the host. It must agree with a credential.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubdomainSource {
+    /// The domains under which the next label names the tenant.
+    pub base_domains: Vec<String>,
+    /// Believes the host alone, which any client may choose.
+    #[serde(default)]
+    pub trust_unauthenticated_host: bool,
+}
+
+/// Where the directory is polled.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// The gateway's cluster (on Kong: `host:port`) of the router's directory.
+    pub cluster: String,
+    /// The `:authority` of the calls; the cluster's name where it is left out.
+    pub authority: Option<String>,
+    /// How soon a change takes effect at the latest, in milliseconds.
+    #[serde(default = "default_poll_ms")]
+    pub poll_ms: u64,
+    /// How long an answer may take, in milliseconds.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+fn default_sources() -> Vec<SourceJson> {
+    let api_key = ("type".to_owned(), Kind::ApiKey.as_str().into());
+    vec![[api_key].into_iter().collect()]
+}
+
+fn default_key_headers() -> Vec<String> {
+    HEADERS.map(str::to_owned).to_vec()
+}
+
+fn default_token_headers() -> Vec<String> {
+    vec!["authorization".to_owned()]
+}
+
+fn default_poll_ms() -> u64 {
+    5000
+}
+
+fn default_timeout_ms() -> u64 {
+    2000
+}
+
+/// The shortest and the longest `poll_ms`.
+const POLL_MS: std::ops::RangeInclusive<u64> = 250..=3_600_000;
+
+/// The shortest and the longest `timeout_ms`.
+const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 50..=30_000;
+
+/// A source as requests meet it.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Keys at the places of [`Setup::places`].
+    ApiKey,
+    /// Tokens at the places of [`Setup::places`].
+    Jwt,
+    /// Claims in the metadata.
+    JwtAuthn {
+        /// Their name there.
+        payload: String,
+        /// The claim that names the tenant.
+        tenant: ClaimPath,
+        /// The claim that names the plan.
+        plan: Option<ClaimPath>,
+    },
+    /// A certificate.
+    ClientCertificate(Pattern),
+    /// The host.
+    Subdomain(Subdomain),
+}
+
+/// The configuration as requests meet it.
+#[derive(Debug)]
+pub struct Setup {
+    /// The gateway that runs the filter.
+    pub host: HostKind,
+    /// In the order in which they are asked.
+    pub sources: Vec<Source>,
+    /// Where keys and tokens may stand.
+    pub places: Vec<Place>,
+    /// Headers to strip on the way upstream, beside Weir's own.
+    pub strip: Vec<String>,
+    /// Paths that need no tenant.
+    pub open_paths: Vec<OpenPath>,
+    /// Whether a tenant outside of the directory is admitted.
+    pub admit_unlisted: bool,
+    /// The plan of such a tenant whose credential names none.
+    pub default_plan: Option<PlanName>,
+}
+
+/// All that a configuration makes.
+#[derive(Debug)]
+pub struct Validated {
+    /// What requests meet.
+    pub setup: Setup,
+    /// The issuers of tokens, and what is known of their tokens.
+    pub tokens: Tokens,
+    /// The tenants that stand in the configuration.
+    pub store: Store,
+    /// Where they are asked for, otherwise.
+    pub directory: Option<DirectoryConfig>,
+}
+
+impl Setup {
+    /// Whether requests have to be looked at for what Envoy knows beside their
+    /// headers: the metadata of `jwt_authn`, the client's certificate.
+    #[must_use]
+    pub fn needs(&self) -> (bool, bool) {
+        let any = |is: fn(&Source) -> bool| self.sources.iter().any(is);
+        (
+            any(|s| matches!(s, Source::JwtAuthn { .. })),
+            any(|s| matches!(s, Source::ClientCertificate(_))),
+        )
+    }
+
+    /// Whether a host alone is believed: for a warning at the start.
+    #[must_use]
+    pub fn trusts_hosts(&self) -> bool {
+        self.sources
+            .iter()
+            .any(|s| matches!(s, Source::Subdomain(subdomain) if subdomain.trusted))
+    }
 }
 
 impl Config {
-    /// Checks the whole and builds the directory.
+    /// Checks the whole. `secret` reads a variable of the environment.
     ///
     /// # Errors
     /// A message that names the field, what was found and what is allowed.
-    pub fn validate(&self) -> Result<Directory, String> {
-        let mut directory = Directory::default();
-        for (t, tenant) in self.tenants.iter().enumerate() {
-            for earlier in self.tenants.iter().take(t) {
-                if earlier.id == tenant.id {
-                    return Err(format!("tenants[{t}].id: {} comes twice", tenant.id));
-                }
-            }
-            for (k, key) in tenant.keys.iter().enumerate() {
-                let at = format!("tenants[{t}].keys[{k}].sha256");
-                let hash = parse_hash(&key.sha256).ok_or_else(|| {
-                    format!(
-                        "{at}: must be 64 hexadecimal digits, found {:?}",
-                        key.sha256
-                    )
-                })?;
-                if !directory.insert(hash, tenant.id.clone(), tenant.plan.clone()) {
-                    return Err(format!("{at}: the same key comes twice"));
-                }
-            }
+    pub fn validate(
+        self,
+        secret: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<Validated, String> {
+        let mut builder = Builder::default();
+        for (i, source) in self.sources.into_iter().enumerate() {
+            builder
+                .add(source, self.host)
+                .map_err(|e| format!("sources[{i}].{e}"))?;
         }
-        Ok(directory)
+        builder.check_whole()?;
+        let listed = self.tenants.is_some() || self.directory.is_some();
+        match (&self.tenants, &self.directory) {
+            (Some(_), Some(_)) => {
+                return Err("directory: tenants must not be given beside it".to_owned());
+            }
+            (None, None) if !self.admit_unlisted => {
+                return Err(
+                    "tenants: missing; name the tenants, or a directory, or set admit_unlisted"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if !listed && builder.has(|s| matches!(s, Source::ApiKey)) {
+            return Err(
+                "tenants: missing; the source api_key needs tenants or a directory".to_owned(),
+            );
+        }
+        let open_paths = self
+            .open_paths
+            .iter()
+            .enumerate()
+            .map(|(i, path)| OpenPath::new(path).map_err(|e| format!("open_paths[{i}]: {e}")))
+            .collect::<Result<_, _>>()?;
+        let issuers = Issuers::new(builder.issuers, secret)
+            .map_err(|e| format!("sources[{}].{e}", builder.jwt_at))?;
+        if let Some(directory) = &self.directory {
+            directory.validate()?;
+        }
+        Ok(Validated {
+            tokens: Tokens::new(&self.tokens, issuers)?,
+            store: inline::store(self.tenants.as_deref().unwrap_or_default())?,
+            directory: self.directory,
+            setup: Setup {
+                host: self.host,
+                sources: builder.sources,
+                strip: strip(&builder.places),
+                places: builder.places,
+                open_paths,
+                admit_unlisted: self.admit_unlisted,
+                default_plan: self.default_plan,
+            },
+        })
     }
 }
 
-fn parse_hash(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
+impl DirectoryConfig {
+    fn validate(&self) -> Result<(), String> {
+        if self.cluster.is_empty() {
+            return Err("directory.cluster: must name a cluster, found nothing".to_owned());
         }
-        *byte = u8::from_str_radix(pair, 16).ok()?;
+        for (field, found, allowed) in [
+            ("poll_ms", self.poll_ms, POLL_MS),
+            ("timeout_ms", self.timeout_ms, TIMEOUT_MS),
+        ] {
+            if !allowed.contains(&found) {
+                return Err(format!(
+                    "directory.{field}: must be {} to {}, found {found}",
+                    allowed.start(),
+                    allowed.end()
+                ));
+            }
+        }
+        Ok(())
     }
-    Some(hash)
 }
 
-#[cfg(test)]
-mod tests {
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
+/// Every header that may hold a credential, configured or known as one.
+fn strip(places: &[Place]) -> Vec<String> {
+    let mut names: Vec<String> = HEADERS.map(str::to_owned).to_vec();
+    for place in places {
+        if let At::Header(name) = &place.at
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    names
+}
 
-    use super::*;
+/// Reads a source's members; an error names the path to the wrong one.
+fn read<T: DeserializeOwned>(source: SourceJson) -> Result<T, String> {
+    serde_path_to_error::deserialize(serde_json::Value::Object(source))
+        .map_err(|e| format!("{}: {}", e.path(), shown::shorten(&e.inner().to_string())))
+}
 
-    #[track_caller]
-    fn check_refused(json: &str, names: &str) {
-        let error = serde_json::from_str::<Config>(json)
-            .map_err(|e| e.to_string())
-            .and_then(|c| c.validate().map(|_| ()))
-            .unwrap_err();
-        assert!(error.contains(names), "{error} should name {names}");
+#[derive(Default)]
+struct Builder {
+    sources: Vec<Source>,
+    places: Vec<Place>,
+    issuers: Vec<IssuerConfig>,
+    jwt_at: usize,
+}
+
+impl Builder {
+    fn has(&self, is: fn(&Source) -> bool) -> bool {
+        self.sources.iter().any(is)
     }
 
-    #[test]
-    fn what_is_wrong_is_named() {
-        let hash = "ab".repeat(32);
-        check_refused(r#"{"host":"nginx","tenants":[]}"#, "nginx");
-        check_refused(r#"{"host":"envoy","tenant":[]}"#, "tenant");
-        check_refused(r#"{"host":"envoy"}"#, "tenants");
-        let tenant = |keys: &str| {
-            format!(r#"{{"host":"envoy","tenants":[{{"id":"a","plan":"p","keys":[{keys}]}}]}}"#)
+    fn add(&mut self, mut source: SourceJson, host: HostKind) -> Result<(), String> {
+        let found = source.remove("type").unwrap_or_default();
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| found == kind.as_str())
+            .ok_or_else(|| {
+                let all = Kind::ALL.map(Kind::as_str).join(", ");
+                format!("type: must be one of {all}, found {found}")
+            })?;
+        let made = match kind {
+            Kind::ApiKey => self.api_key(read(source)?)?,
+            Kind::Jwt => self.jwt(read(source)?)?,
+            Kind::JwtAuthn | Kind::ClientCertificate if host == HostKind::Kong => {
+                return Err("type: only host envoy has this source".to_owned());
+            }
+            Kind::JwtAuthn => {
+                let config: JwtAuthnSource = read(source)?;
+                Source::JwtAuthn {
+                    payload: config.payload_in_metadata,
+                    tenant: config.tenant_claim,
+                    plan: config.plan_claim,
+                }
+            }
+            Kind::ClientCertificate => {
+                let config: CertificateSource = read(source)?;
+                let pattern = Pattern::new(config.san, &config.pattern);
+                Source::ClientCertificate(pattern.map_err(|e| format!("pattern: {e}"))?)
+            }
+            Kind::Subdomain => {
+                let config: SubdomainSource = read(source)?;
+                let trusted = config.trust_unauthenticated_host;
+                let subdomain = Subdomain::new(&config.base_domains, trusted);
+                Source::Subdomain(subdomain.map_err(|e| format!("base_domains: {e}"))?)
+            }
         };
-        check_refused(&tenant(r#"{"sha256":"xyz"}"#), "tenants[0].keys[0].sha256");
-        check_refused(&tenant(r#"{"sha":"xyz"}"#), "sha");
-        let key = format!(r#"{{"sha256":"{hash}"}}"#);
-        check_refused(&tenant(&format!("{key},{key}")), "keys[1].sha256");
-        check_refused(
-            r#"{"host":"envoy","tenants":[{"id":"a b","plan":"p","keys":[]}]}"#,
-            "a b",
-        );
-        check_refused(
-            r#"{"host":"envoy","tenants":[{"id":"a","plan":"p","keys":[]},{"id":"a","plan":"q","keys":[]}]}"#,
-            "tenants[1].id",
-        );
+        self.sources.push(made);
+        Ok(())
+    }
+
+    fn api_key(&mut self, config: ApiKeySource) -> Result<Source, String> {
+        if self.has(|s| matches!(s, Source::ApiKey)) {
+            return Err("type: api_key comes twice".to_owned());
+        }
+        if config.headers.is_empty() {
+            return Err("headers: must name at least one, found none".to_owned());
+        }
+        self.add_headers(config.headers, |place| place.keys = true)?;
+        Ok(Source::ApiKey)
+    }
+
+    fn jwt(&mut self, config: JwtSource) -> Result<Source, String> {
+        if self.has(|s| matches!(s, Source::Jwt)) {
+            return Err("type: jwt comes twice; list its issuers in one".to_owned());
+        }
+        if config.issuers.is_empty() {
+            return Err("issuers: must name at least one, found none".to_owned());
+        }
+        if config.headers.is_empty() && config.cookies.is_empty() {
+            return Err("headers: must name at least one, or a cookie".to_owned());
+        }
+        self.add_headers(config.headers, |place| place.tokens = true)?;
+        self.add_cookies(config.cookies)?;
+        self.issuers = config.issuers;
+        self.jwt_at = self.sources.len();
+        Ok(Source::Jwt)
+    }
+
+    fn add_headers(
+        &mut self,
+        headers: Vec<String>,
+        reader: impl Fn(&mut Place),
+    ) -> Result<(), String> {
+        for (i, name) in headers.into_iter().enumerate() {
+            credential::check_header(&name).map_err(|e| format!("headers[{i}]: {e}"))?;
+            self.add_place(At::Header(name), &reader);
+        }
+        Ok(())
+    }
+
+    fn add_cookies(&mut self, cookies: Vec<String>) -> Result<(), String> {
+        for (i, name) in cookies.into_iter().enumerate() {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            if name.is_empty() || !name.bytes().all(plain) {
+                return Err(format!(
+                    "cookies[{i}]: must be a cookie's name, found {name:?}"
+                ));
+            }
+            self.add_place(At::Cookie(name), &|place: &mut Place| place.tokens = true);
+        }
+        Ok(())
+    }
+
+    fn add_place(&mut self, at: At, reader: &impl Fn(&mut Place)) {
+        match self.places.iter_mut().find(|place| place.at == at) {
+            Some(place) => reader(place),
+            None => {
+                let mut place = Place {
+                    at,
+                    keys: false,
+                    tokens: false,
+                };
+                reader(&mut place);
+                self.places.push(place);
+            }
+        }
+    }
+
+    fn check_whole(&self) -> Result<(), String> {
+        if self.sources.is_empty() {
+            return Err("sources: must name at least one, found none".to_owned());
+        }
+        let only_hosts = self
+            .sources
+            .iter()
+            .all(|s| matches!(s, Source::Subdomain(subdomain) if !subdomain.trusted));
+        if only_hosts {
+            return Err(
+                "sources: a subdomain must agree with a credential; name a source for one"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 }

@@ -1,376 +1,465 @@
-//! From the headers of a request to a tenant, or to an answer that refuses it.
+//! From a request to a tenant, or to an answer that refuses it.
 
 use weir_wire::{
-    context, error::ApiError, headers, host::HostKind, ids::RequestId, keys::Keyring,
+    context,
+    directory::State,
+    headers,
+    host::HostKind,
+    ids::{PlanName, RequestId, TenantId},
+    key_hash::KeyHash,
+    keys::Keyring,
     proto::context::TenantContext,
 };
 
 use crate::{
-    credential::{self, Presented},
-    directory::{Directory, Owner},
+    config::{Setup, Source},
+    denial::Denial,
+    jwt::{Reason, SignatureCheck},
+    sources::{
+        Kind,
+        certificate::Peer,
+        credential::{self, At, CREDENTIALS_MAX, Credential, Presented},
+        metadata,
+    },
+    tenants::{Found, Store},
+    tokens::{TokenDenied, Tokens},
 };
+
+/// The time of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of the Unix epoch, UTC.
+    pub wall_ms: u64,
+    /// Milliseconds of a clock that never leaps.
+    pub monotonic_ms: u64,
+}
+
+/// What a worker of the gateway knows.
+pub struct Worker<'a> {
+    /// The configuration.
+    pub setup: &'a Setup,
+    /// The tenants and their keys.
+    pub store: &'a Store,
+    /// Whether the store is whole. Before it is, nobody is known or unknown.
+    pub ready: bool,
+    /// The issuers of tokens, and the tokens that are known.
+    pub tokens: &'a mut Tokens,
+    /// Who checks signatures.
+    pub checker: &'a dyn SignatureCheck,
+    /// The keys that sign contexts.
+    pub keys: &'a Keyring,
+}
+
+/// What a request brings.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// All headers, names in lower case, pseudo-headers with them.
+    pub headers: &'a [(String, Vec<u8>)],
+    /// Envoy's dynamic metadata, serialised, where a source reads it.
+    pub metadata: Option<&'a [u8]>,
+    /// What the client's validated certificate says, where a source reads it.
+    pub peer: Option<&'a Peer>,
+}
 
 /// What the filter does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It goes on, changed.
+    /// It goes on as somebody's.
     Allow(Box<Identification>),
+    /// It goes on as nobody's, because its path needs no tenant.
+    Open(Change),
     /// It ends here.
     Deny(Box<Denial>),
+    /// Its token names a key that a fetch of the issuer's keys may bring. Where
+    /// one is under way it waits for that; else it ends as the denial says.
+    Fetch {
+        /// The issuer's position among [`Tokens::issuers`].
+        issuer: usize,
+        /// Where nothing is fetched.
+        denial: Box<Denial>,
+    },
 }
 
 /// How a request that goes on is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identification {
-    /// Whose request it is.
-    pub owner: Owner,
+pub struct Change {
     /// The headers to remove, every copy of them.
     pub strip: Vec<String>,
     /// The headers to set then.
     pub set: Vec<(&'static str, String)>,
 }
 
-/// An answer that refuses.
+/// Whose a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// HTTP status.
-    pub status: u32,
-    /// For the caller.
-    pub error: ApiError,
-    /// Whether the answer asks for a credential (`www-authenticate`).
-    pub challenge: bool,
-    /// For the log: a word for the counter, without anything of the request.
-    pub reason: &'static str,
+pub struct Identification {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The plan it is on.
+    pub plan: PlanName,
+    /// The first source that named it.
+    pub source: Kind,
+    /// How the request is changed.
+    pub change: Change,
 }
 
-/// Decides on one request.
-///
-/// `headers` are all of them with names in lower case; `now_ms` and `random`
-/// make the request id.
+/// Decides on one request. `random` makes the request id.
 #[must_use]
 pub fn identify(
-    host: HostKind,
-    directory: &Directory,
-    keys: &Keyring,
-    headers: &[(String, Vec<u8>)],
-    now_ms: u64,
+    worker: &mut Worker<'_>,
+    request: &Request<'_>,
+    now: Now,
     random: [u8; 10],
 ) -> Decision {
-    match owner(host, directory, headers) {
-        Ok(owner) => {
-            let owner = owner.clone();
-            let request_id = RequestId::mint(now_ms, random).to_string();
-            let signed = context::sign(
-                &TenantContext {
-                    tenant: owner.tenant.to_string(),
-                    plan: owner.plan.to_string(),
-                    request_id: request_id.clone(),
-                    issued_at_ms: i64::try_from(now_ms).unwrap_or(i64::MAX),
-                },
-                keys,
-            );
-            Decision::Allow(Box::new(Identification {
-                strip: to_strip(headers),
-                set: vec![
-                    (headers::TENANT_ID, owner.tenant.to_string()),
-                    (headers::TENANT_PLAN, owner.plan.to_string()),
-                    (headers::REQUEST_ID, request_id),
-                    (headers::TENANT_CONTEXT, signed),
-                ],
-                owner,
-            }))
-        }
-        Err(denial) => Decision::Deny(Box::new(denial)),
+    match check_headers(worker.setup.host, request.headers) {
+        Ok(()) => {}
+        Err(denial) => return Decision::Deny(denial),
+    }
+    let setup = worker.setup;
+    if let Some(path) = value(request.headers, ":path")
+        && setup.open_paths.iter().any(|open| open.matches(path))
+    {
+        let mut change = strip(setup, request.headers);
+        change.set.push((headers::OPEN, "1".to_owned()));
+        return Decision::Open(change);
+    }
+    let (named, plan) = match resolve(worker, request, now) {
+        Ok(resolved) => resolved,
+        Err(Refusal::Deny(denial)) => return Decision::Deny(denial),
+        Err(Refusal::Fetch { issuer, denial }) => return Decision::Fetch { issuer, denial },
+    };
+    let request_id = RequestId::mint(now.wall_ms, random).to_string();
+    let signed = context::sign(
+        &TenantContext {
+            tenant: named.tenant.to_string(),
+            plan: plan.to_string(),
+            request_id: request_id.clone(),
+            issued_at_ms: i64::try_from(now.wall_ms).unwrap_or(i64::MAX),
+        },
+        worker.keys,
+    );
+    let mut change = strip(setup, request.headers);
+    change.set.extend([
+        (headers::TENANT_ID, named.tenant.to_string()),
+        (headers::TENANT_PLAN, plan.to_string()),
+        (headers::REQUEST_ID, request_id),
+        (headers::TENANT_CONTEXT, signed),
+    ]);
+    Decision::Allow(Box::new(Identification {
+        tenant: named.tenant,
+        plan,
+        source: named.source,
+        change,
+    }))
+}
+
+enum Refusal {
+    Deny(Box<Denial>),
+    Fetch { issuer: usize, denial: Box<Denial> },
+}
+
+impl From<Box<Denial>> for Refusal {
+    fn from(denial: Box<Denial>) -> Self {
+        Self::Deny(denial)
     }
 }
 
-/// Whose request it is: every key must be known, and all must be the same.
-fn owner<'d>(
-    host: HostKind,
-    directory: &'d Directory,
-    headers: &[(String, Vec<u8>)],
-) -> Result<&'d Owner, Denial> {
-    check_text(headers)?;
-    if host == HostKind::Kong {
-        refuse_internal(headers)?;
+/// The tenant that a source named.
+struct Named {
+    tenant: TenantId,
+    /// The plan that a token claims; the directory's counts before it.
+    claimed: Option<PlanName>,
+    source: Kind,
+}
+
+/// Asks every source, and then the directory.
+fn resolve(
+    worker: &mut Worker<'_>,
+    request: &Request<'_>,
+    now: Now,
+) -> Result<(Named, PlanName), Refusal> {
+    let setup = worker.setup;
+    let presented: Vec<Presented<'_>> = distinct(setup, request.headers)?;
+    let mut known: Option<Named> = None;
+    for source in &setup.sources {
+        match source {
+            Source::ApiKey => {
+                for (at, key) in presented.iter().filter_map(as_key) {
+                    let named = by_key(worker, at, key, now)?;
+                    agree(&mut known, named)?;
+                }
+            }
+            Source::Jwt => {
+                for token in presented.iter().filter_map(as_token) {
+                    let named = by_token(worker, token, now)?;
+                    agree(&mut known, named)?;
+                }
+            }
+            Source::JwtAuthn {
+                payload,
+                tenant,
+                plan,
+            } => {
+                if let Some(claims) = request
+                    .metadata
+                    .and_then(|bytes| metadata::claims(bytes, payload))
+                {
+                    let named = Named {
+                        tenant: tenant.tenant(&claims).map_err(token_denial)?,
+                        claimed: match plan {
+                            Some(path) => path.plan(&claims).map_err(token_denial)?,
+                            None => None,
+                        },
+                        source: Kind::JwtAuthn,
+                    };
+                    agree(&mut known, named)?;
+                }
+            }
+            Source::ClientCertificate(pattern) => {
+                if let Some(name) = request.peer.and_then(|peer| pattern.of(peer)) {
+                    let named = Named {
+                        tenant: TenantId::new(name).map_err(|_| {
+                            Denial::unknown(
+                                "certificate",
+                                "The client certificate names no tenant.".to_owned(),
+                            )
+                        })?,
+                        claimed: None,
+                        source: Kind::ClientCertificate,
+                    };
+                    agree(&mut known, named)?;
+                }
+            }
+            Source::Subdomain(_) => {}
+        }
     }
-    let mut known: Option<(&Owner, Presented<'_>)> = None;
-    for presented in credential::presented(headers) {
-        let Some(owner) = presented.key.and_then(|key| directory.find(key)) else {
-            return Err(unauthorized(
-                "unknown_key",
+    let named = by_host(setup, request.headers, known)?;
+    let plan = plan(worker, &named)?;
+    Ok((named, plan))
+}
+
+/// Every credential of the request once.
+fn distinct<'a>(
+    setup: &'a Setup,
+    headers: &'a [(String, Vec<u8>)],
+) -> Result<Vec<Presented<'a>>, Box<Denial>> {
+    let mut distinct: Vec<Presented<'a>> = Vec::new();
+    for presented in credential::presented(&setup.places, headers) {
+        if presented.credential == Credential::Unusable {
+            return Err(Denial::unknown(
+                "unusable_credential",
                 format!(
-                    "Incorrect API key provided in the {} header.",
-                    presented.header
+                    "The {} holds no usable API key or token.",
+                    presented.at.describe()
                 ),
             ));
-        };
-        match known {
-            None => known = Some((owner, presented)),
-            Some((_, first)) if first.key == presented.key => {}
-            Some((_, first)) => return Err(conflict(first.header, presented.header)),
+        }
+        if !distinct
+            .iter()
+            .any(|earlier| earlier.credential == presented.credential)
+        {
+            distinct.push(presented);
+        }
+        if distinct.len() > CREDENTIALS_MAX {
+            return Err(Denial::too_many(CREDENTIALS_MAX));
         }
     }
-    known.map(|(owner, _)| owner).ok_or_else(|| {
-        unauthorized(
-            "no_key",
-            "You didn't provide an API key. Send it in the authorization header as Bearer, or in x-api-key or api-key.".to_owned(),
-        )
-    })
+    Ok(distinct)
 }
 
-/// Refuses a header that is no UTF-8: it is nothing an SDK sends, and other
-/// filters of the chain may not survive it.
-fn check_text(headers: &[(String, Vec<u8>)]) -> Result<(), Denial> {
-    match headers
-        .iter()
-        .find(|(_, value)| std::str::from_utf8(value).is_err())
-    {
-        None => Ok(()),
-        Some((name, _)) => Err(Denial {
-            status: 400,
-            error: ApiError::new(
-                "invalid_request_error",
-                "invalid_header",
-                format!("The header {name} is not valid UTF-8."),
-            )
-            .at(name),
-            challenge: false,
-            reason: "header_not_utf8",
-        }),
+fn as_key<'a>(presented: &Presented<'a>) -> Option<(&'a At, &'a [u8])> {
+    match presented.credential {
+        Credential::Key(key) => Some((presented.at, key)),
+        _ => None,
     }
 }
 
-/// On Kong a header can't be removed on its way upstream, so that a request
-/// which carries one of ours must not go on.
-fn refuse_internal(headers: &[(String, Vec<u8>)]) -> Result<(), Denial> {
-    match headers.iter().find(|(name, _)| headers::is_internal(name)) {
-        None => Ok(()),
-        Some((name, _)) => Err(Denial {
-            status: 400,
-            error: ApiError::new(
-                "invalid_request_error",
-                "internal_header",
-                format!("The header {name} is set by the gateway and may not be sent."),
-            )
-            .at(name),
-            challenge: false,
-            reason: "internal_header",
-        }),
+fn as_token<'a>(presented: &Presented<'a>) -> Option<&'a [u8]> {
+    match presented.credential {
+        Credential::Token(token) => Some(token),
+        _ => None,
     }
 }
 
-fn unauthorized(reason: &'static str, message: String) -> Denial {
-    Denial {
-        status: 401,
-        error: ApiError::new("invalid_request_error", "invalid_api_key", message),
-        challenge: true,
-        reason,
+fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now) -> Result<Named, Box<Denial>> {
+    if !worker.ready {
+        return Err(Denial::not_ready());
     }
-}
-
-fn conflict(first: &str, second: &str) -> Denial {
-    let places = if first == second {
-        format!("the {first} header holds two different API keys")
-    } else {
-        format!("the headers {first} and {second} hold different API keys")
+    let refused = |reason, what: &str| {
+        let place = at.describe();
+        Denial::unknown(reason, format!("{what} API key provided in the {place}."))
     };
-    Denial {
-        status: 403,
-        error: ApiError::new(
-            "invalid_request_error",
-            "conflicting_credentials",
-            format!("Send one API key: {places}."),
-        ),
-        challenge: false,
-        reason: "conflicting_keys",
+    match worker.store.find(&KeyHash::of(key), now.wall_ms) {
+        Found::Known(tenant) => Ok(Named {
+            tenant: tenant.id.clone(),
+            claimed: None,
+            source: Kind::ApiKey,
+        }),
+        Found::Expired { .. } => Err(refused("expired_key", "Expired")),
+        Found::Unknown => Err(refused("unknown_key", "Incorrect")),
     }
 }
 
-fn to_strip(headers: &[(String, Vec<u8>)]) -> Vec<String> {
+fn by_token(worker: &mut Worker<'_>, token: &[u8], now: Now) -> Result<Named, Refusal> {
+    match worker.tokens.claim(token, now, worker.checker) {
+        Ok(claimed) => Ok(Named {
+            tenant: claimed.tenant,
+            claimed: claimed.plan,
+            source: Kind::Jwt,
+        }),
+        Err(TokenDenied::Exhausted { retry_after_s }) => {
+            Err(Denial::exhausted(retry_after_s).into())
+        }
+        Err(TokenDenied::Refused(refused)) => {
+            let denial = match refused.reason {
+                Reason::KeysNotLoaded => Denial::no_keys(),
+                reason => token_denial(reason),
+            };
+            Err(match refused.issuer {
+                // Keys that are not fetched do not come.
+                Some(issuer)
+                    if refused.may_heal() && worker.tokens.issuers.remote(issuer).is_some() =>
+                {
+                    Refusal::Fetch { issuer, denial }
+                }
+                _ => Refusal::Deny(denial),
+            })
+        }
+    }
+}
+
+fn token_denial(reason: Reason) -> Box<Denial> {
+    Denial::token(reason.as_str(), reason.message().to_owned())
+}
+
+/// The first that is named stands; whoever comes later must name the same.
+fn agree(known: &mut Option<Named>, named: Named) -> Result<(), Box<Denial>> {
+    match known {
+        None => {
+            *known = Some(named);
+            Ok(())
+        }
+        Some(first) if first.tenant == named.tenant => {
+            if first.claimed.is_none() {
+                first.claimed = named.claimed;
+            }
+            Ok(())
+        }
+        Some(first) => Err(disagree(first, named.tenant.as_str(), named.source)),
+    }
+}
+
+fn disagree(first: &Named, other: &str, source: Kind) -> Box<Denial> {
+    Denial::conflict(format!(
+        "{} names tenant {}, {} names {:?}",
+        first.source.as_str(),
+        first.tenant,
+        source.as_str(),
+        other.chars().take(64).collect::<String>(),
+    ))
+}
+
+/// Holds what the credentials say against the host; or takes the host's word,
+/// where the operator wants that.
+fn by_host(
+    setup: &Setup,
+    headers: &[(String, Vec<u8>)],
+    known: Option<Named>,
+) -> Result<Named, Box<Denial>> {
+    let authority = match setup.host {
+        HostKind::Envoy => value(headers, ":authority"),
+        // There `:authority` is nginx's own name.
+        HostKind::Kong => value(headers, "host"),
+    };
+    let mut known = known;
+    for source in &setup.sources {
+        let Source::Subdomain(subdomain) = source else {
+            continue;
+        };
+        let Some(name) = authority.and_then(|authority| subdomain.of(authority)) else {
+            continue;
+        };
+        match &known {
+            // Hosts have no case.
+            Some(first) if first.tenant.as_str().eq_ignore_ascii_case(&name) => {}
+            Some(first) => return Err(disagree(first, &name, Kind::Subdomain)),
+            None if subdomain.trusted => {
+                known = Some(Named {
+                    tenant: TenantId::new(name).map_err(|_| {
+                        Denial::unknown("host", "The host names no tenant.".to_owned())
+                    })?,
+                    claimed: None,
+                    source: Kind::Subdomain,
+                });
+            }
+            None => {}
+        }
+    }
+    known.ok_or_else(Denial::nothing)
+}
+
+/// The plan, the directory's before a token's.
+fn plan(worker: &Worker<'_>, named: &Named) -> Result<PlanName, Box<Denial>> {
+    if !worker.ready {
+        return Err(Denial::not_ready());
+    }
+    if let Some(tenant) = worker.store.tenant(named.tenant.as_str()) {
+        return match tenant.state {
+            State::Active => Ok(tenant.plan.clone()),
+            State::Suspended => Err(Denial::suspended()),
+        };
+    }
+    if !worker.setup.admit_unlisted {
+        return Err(Denial::unknown(
+            "unknown_tenant",
+            "The credential's account is unknown at this endpoint.".to_owned(),
+        ));
+    }
+    named
+        .claimed
+        .clone()
+        .or_else(|| worker.setup.default_plan.clone())
+        .ok_or_else(Denial::no_plan)
+}
+
+fn check_headers(host: HostKind, headers: &[(String, Vec<u8>)]) -> Result<(), Box<Denial>> {
+    for (name, value) in headers {
+        if std::str::from_utf8(value).is_err() {
+            return Err(Denial::not_utf8(name));
+        }
+        if host == HostKind::Kong && headers::is_internal(name) {
+            return Err(Denial::internal(name));
+        }
+    }
+    Ok(())
+}
+
+fn value<'a>(headers: &'a [(String, Vec<u8>)], wanted: &str) -> Option<&'a [u8]> {
     headers
         .iter()
-        .map(|(name, _)| name)
-        .filter(|name| headers::is_internal(name) || credential::HEADERS.contains(&name.as_str()))
-        .cloned()
-        .collect()
+        .find(|(name, _)| name == wanted)
+        .map(|(_, value)| value.as_slice())
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use sha2::{Digest as _, Sha256};
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-    use weir_wire::ids::{PlanName, TenantId};
-
-    use super::*;
-
-    const NOW_MS: u64 = 1_795_000_000_000;
-
-    fn keys() -> Keyring {
-        Keyring::parse("k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap()
-    }
-
-    fn directory() -> Directory {
-        let mut directory = Directory::default();
-        for (key, tenant) in [("sk-a", "a"), ("sk-a2", "a"), ("sk-b", "b")] {
-            directory.insert(
-                Sha256::digest(key).into(),
-                TenantId::new(tenant).unwrap(),
-                PlanName::new("starter").unwrap(),
-            );
-        }
-        directory
-    }
-
-    fn decide(host: HostKind, headers: &[(&str, &[u8])]) -> Decision {
-        let headers: Vec<(String, Vec<u8>)> = headers
+/// Takes out Weir's own headers and every credential.
+fn strip(setup: &Setup, headers: &[(String, Vec<u8>)]) -> Change {
+    let mut change = Change {
+        strip: headers
             .iter()
-            .map(|(n, v)| ((*n).to_owned(), v.to_vec()))
-            .collect();
-        identify(host, &directory(), &keys(), &headers, NOW_MS, [1; 10])
-    }
-
-    #[track_caller]
-    fn check_allowed(headers: &[(&str, &[u8])], tenant: &str) -> Identification {
-        match decide(HostKind::Envoy, headers) {
-            Decision::Allow(id) => {
-                assert_eq!(id.owner.tenant.as_str(), tenant);
-                *id
-            }
-            Decision::Deny(denial) => panic!("{denial:?}"),
+            .map(|(name, _)| name)
+            .filter(|name| headers::is_internal(name) || setup.strip.contains(name))
+            .cloned()
+            .collect(),
+        set: Vec::with_capacity(5),
+    };
+    let reads_cookies = setup
+        .places
+        .iter()
+        .any(|place| matches!(place.at, At::Cookie(_)));
+    if reads_cookies && value(headers, "cookie").is_some() {
+        change.strip.push("cookie".to_owned());
+        if let Some(kept) = credential::other_cookies(&setup.places, headers) {
+            change.set.push(("cookie", kept));
         }
     }
-
-    #[track_caller]
-    fn check_denied(host: HostKind, headers: &[(&str, &[u8])], status: u32, names: &str) {
-        match decide(host, headers) {
-            Decision::Allow(id) => panic!("allowed {id:?}"),
-            Decision::Deny(denial) => {
-                assert_eq!(denial.status, status, "{denial:?}");
-                assert!(denial.error.message.contains(names), "{denial:?}");
-                assert!(!denial.error.message.contains("sk-"), "{denial:?}");
-                assert_eq!(denial.challenge, status == 401);
-            }
-        }
-    }
-
-    #[test]
-    fn every_sdks_header_is_read() {
-        check_allowed(&[("authorization", b"Bearer sk-a")], "a");
-        check_allowed(&[("authorization", b"bearer  sk-a ")], "a");
-        check_allowed(&[("x-api-key", b"sk-b")], "b");
-        check_allowed(&[("api-key", b"sk-b")], "b");
-    }
-
-    #[test]
-    fn the_same_key_twice_is_one_credential() {
-        check_allowed(
-            &[("authorization", b"Bearer sk-a"), ("x-api-key", b"sk-a")],
-            "a",
-        );
-        check_allowed(&[("authorization", b"Bearer sk-a, Bearer sk-a")], "a");
-    }
-
-    #[test]
-    fn two_different_keys_are_refused() {
-        let envoy = HostKind::Envoy;
-        let a: (&str, &[u8]) = ("authorization", b"Bearer sk-a");
-        check_denied(envoy, &[a, ("x-api-key", b"sk-b")], 403, "x-api-key");
-        check_denied(envoy, &[a, ("x-api-key", b"sk-a2")], 403, "x-api-key");
-        check_denied(envoy, &[a, ("authorization", b"Bearer sk-b")], 403, "two");
-        check_denied(envoy, &[a, ("api-key", b"sk-unknown")], 401, "api-key");
-    }
-
-    #[test]
-    fn no_key_and_no_known_key_are_401() {
-        for headers in [vec![], vec![("x-tenant-id", b"a".as_slice())]] {
-            check_denied(HostKind::Envoy, &headers, 401, "didn't provide");
-        }
-        for value in [
-            b"Bearer sk-zzz".as_slice(),
-            b"Bearer ",
-            b"Bearer",
-            b"",
-            b"sk-a",
-            b"Basic sk-a",
-            b"Bearer sk-a,",
-        ] {
-            check_denied(
-                HostKind::Envoy,
-                &[("authorization", value)],
-                401,
-                "authorization",
-            );
-        }
-        check_denied(
-            HostKind::Envoy,
-            &[("x-api-key", &[b'x'; 600])],
-            401,
-            "x-api-key",
-        );
-    }
-
-    #[test]
-    fn a_header_that_is_no_utf8_is_named() {
-        let key: (&str, &[u8]) = ("authorization", b"Bearer sk-a");
-        check_denied(HostKind::Envoy, &[key, ("x-note", b"a\xff")], 400, "x-note");
-        check_denied(HostKind::Envoy, &[("x-api-key", b"\xff")], 400, "x-api-key");
-    }
-
-    #[test]
-    fn what_a_client_claims_to_be_is_replaced() {
-        let id = check_allowed(
-            &[
-                ("x-tenant-id", b"b"),
-                ("authorization", b"Bearer sk-a"),
-                ("x_tenant_id", b"b"),
-                ("x-weir-anything", b"1"),
-                ("x-request-id", b"kept"),
-            ],
-            "a",
-        );
-        assert_eq!(
-            id.strip,
-            [
-                "x-tenant-id",
-                "authorization",
-                "x_tenant_id",
-                "x-weir-anything"
-            ]
-        );
-        let value = |name| &id.set.iter().find(|(n, _)| *n == name).unwrap().1;
-        assert_eq!(value(headers::TENANT_ID), "a");
-        let signed = value(headers::TENANT_CONTEXT);
-        let now_ms = i64::try_from(NOW_MS).unwrap();
-        let verified = context::verify(signed.as_bytes(), &keys(), now_ms).unwrap();
-        assert_eq!(verified.tenant.as_str(), "a");
-        assert_eq!(&verified.request_id.to_string(), value(headers::REQUEST_ID));
-    }
-
-    #[test]
-    fn kong_refuses_what_it_cannot_strip() {
-        check_denied(
-            HostKind::Kong,
-            &[("authorization", b"Bearer sk-a"), ("x-tenant-plan", b"x")],
-            400,
-            "x-tenant-plan",
-        );
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn no_bytes_identify_without_a_key(
-            name in prop_oneof![
-                Just("authorization"), Just("x-api-key"), Just("api-key"), Just("x-tenant-id"),
-                Just("x-weir-tenant-context"), Just("cookie")],
-            value in prop::collection::vec(any::<u8>(), 0..80),
-        ) {
-            let decision = decide(HostKind::Envoy, &[(name, &value)]);
-            prop_assert!(matches!(decision, Decision::Deny(_)), "{:?}", decision);
-        }
-    }
+    change
 }

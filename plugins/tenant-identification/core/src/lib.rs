@@ -3,9 +3,17 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod config;
-pub mod credential;
 pub mod decide;
-pub mod directory;
+pub mod denial;
+pub mod inline;
+pub mod jwt;
+pub mod sources;
+pub mod tenants;
+pub mod tokens;
 
 pub use config::Config;
-pub use decide::{Decision, Denial, Identification, identify};
+pub use decide::{Change, Decision, Identification, Now, Request, Worker, identify};
+pub use denial::Denial;
+
+#[cfg(test)]
+mod tests;

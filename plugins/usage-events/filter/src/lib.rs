@@ -162,6 +162,10 @@ impl Context for Request {}
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let value = |name| headers::request_text(name).unwrap_or_default();
+        // Nobody's request uses nothing.
+        if headers::request_value(names::OPEN).is_some() {
+            return Action::Continue;
+        }
         self.exchange = Some(Exchange::begin(
             value(names::TENANT_ID),
             value(names::TENANT_CONTEXT),

@@ -94,6 +94,40 @@ fn a_core_that_reaches_the_world_is_found() {
 }
 
 #[test]
+fn what_only_verifies_may_know_how_to_sign() {
+    for trusted in [
+        "jwt-simple",
+        "superboring",
+        "p256",
+        "ed25519-compact",
+        "crypto-common",
+    ] {
+        let through = [
+            ("plugins/a/core", Kind::Normal, trusted),
+            (trusted, Kind::Normal, "elliptic-curve"),
+            ("elliptic-curve", Kind::Normal, "getrandom"),
+        ];
+        check_found(&purity::dependency_violations(&sample(&through)), &[]);
+        // Another way to the same package is found as ever.
+        let beside = [
+            through.as_slice(),
+            &[("plugins/a/core", Kind::Normal, "elliptic-curve")],
+        ];
+        check_found(
+            &purity::dependency_violations(&sample(&beside.concat())),
+            &[(0, "plugins/a/core → elliptic-curve → getrandom")],
+        );
+    }
+    for similar in ["p256-tokio", "jwt-simpler", "superboring-sys"] {
+        let graph = sample(&[
+            ("plugins/a/core", Kind::Normal, similar),
+            (similar, Kind::Normal, "rand"),
+        ]);
+        check_found(&purity::dependency_violations(&graph), &[(0, similar)]);
+    }
+}
+
+#[test]
 fn dependencies_run_one_way() {
     check(
         "filter and server → core → contracts; a filter has no core but its own; \

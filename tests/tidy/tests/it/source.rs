@@ -55,6 +55,38 @@ mod tests {
 }
 
 #[test]
+fn a_core_that_makes_keys_is_found() {
+    let text = "//! A core.
+use jwt_simple::algorithms::{HS256Key, RSAPublicKey};
+use jwt_simple::prelude::*;
+use jwt_simple::{algorithms::*, claims::Claims, token::Token};
+fn f(generate: u8) {
+    HS256Key::generate(); HS256Key::generate_with_salt(); RSAPublicKey::from_pem(\"\");
+    p256::ecdsa::SigningKey::random(&mut x);
+    superboring::reexports::rand::thread_rng(); jwt_simple::reexports::coarsetime::Clock::update();
+    generate(); generated::code(); self.generate
+}
+#[cfg(test)]
+mod tests { fn t() { HS256Key::generate(); } }
+";
+    check_found(
+        &purity::source_violations(&[File::sample("plugins/a/core/src/lib.rs", text)]),
+        &[
+            (3, "jwt_simple::prelude::*"),
+            (4, "jwt_simple::claims::Claims"),
+            (4, "jwt_simple::token::Token"),
+            (6, "HS256Key::generate"),
+            (6, "HS256Key::generate_with_salt"),
+            (7, "p256::ecdsa::SigningKey::random"),
+            (8, "superboring::reexports::rand"),
+            (8, "jwt_simple::reexports::coarsetime"),
+        ],
+    );
+    let elsewhere = [File::sample("tests/fakes/src/lib.rs", text)];
+    check_found(&purity::source_violations(&elsewhere), &[]);
+}
+
+#[test]
 fn a_test_module_in_its_own_file_is_a_test() {
     let files = [
         File::sample(

@@ -1,0 +1,297 @@
+//! What each way to say who a request is for costs.
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use weir_harness::{
+    envoy::{self, Gateway, GatewayOptions, Tenant},
+    issuer::{Algorithm, Issuer},
+    secrets,
+};
+
+use crate::{
+    load::Load,
+    report::{show, table},
+    series::{self, Round},
+    stats::{pairs, spread},
+    upstream::Upstream,
+};
+
+/// A filter that does nothing, as every wasm filter of Envoy begins.
+const NOTHING: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "proxy_on_context_create") (param i32 i32))
+  (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))
+  (func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
+
+/// Who looks at the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A filter that does nothing.
+    Nothing,
+    /// Nobody: Envoy without a filter.
+    Nobody,
+    /// Weir's.
+    Weir,
+    /// Envoy's own `jwt_authn`.
+    Native,
+}
+
+/// What comes with the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credential {
+    /// The same key.
+    Key,
+    /// The same token.
+    Same(Algorithm),
+    /// A token that was never seen.
+    New(Algorithm),
+}
+
+const SUBJECTS: [(&str, By, Credential); 10] = [
+    ("a filter that does nothing", By::Nothing, Credential::Key),
+    ("no filter", By::Nobody, Credential::Key),
+    ("key", By::Weir, Credential::Key),
+    (
+        "RS256, cached",
+        By::Weir,
+        Credential::Same(Algorithm::Rs256),
+    ),
+    ("RS256, new", By::Weir, Credential::New(Algorithm::Rs256)),
+    (
+        "RS256, new, jwt_authn",
+        By::Native,
+        Credential::New(Algorithm::Rs256),
+    ),
+    ("ES256, new", By::Weir, Credential::New(Algorithm::Es256)),
+    (
+        "ES256, new, jwt_authn",
+        By::Native,
+        Credential::New(Algorithm::Es256),
+    ),
+    ("HS256, new", By::Weir, Credential::New(Algorithm::Hs256)),
+    ("EdDSA, new", By::Weir, Credential::New(Algorithm::EdDsa)),
+];
+
+/// What is compared: a first and a second row, less a base of each.
+const RATIOS: [(&str, [usize; 4]); 2] = [
+    (
+        "RS256, new: Weir over a cached token, against jwt_authn over none",
+        [4, 3, 5, 1],
+    ),
+    (
+        "ES256, new: Weir over a cached token, against jwt_authn over none",
+        [6, 3, 7, 1],
+    ),
+];
+
+struct Subject {
+    credential: Credential,
+    gateway: Gateway,
+    key: String,
+    same: String,
+    made: u64,
+}
+
+/// Measures all of them in turn.
+///
+/// # Errors
+/// Where one request fails.
+pub fn measure(rounds: usize, load: &Load) -> anyhow::Result<String> {
+    let upstream = Upstream::start()?;
+    let folder = tempfile::tempdir()?;
+    let issuer = Issuer::new();
+    let key = secrets::api_key("enterprise");
+    let mut subjects = Vec::new();
+    for (index, (_, by, credential)) in SUBJECTS.iter().enumerate() {
+        let mut options = options(&key, &issuer, &upstream);
+        if *by != By::Weir {
+            options.filters.clear();
+        }
+        let config = config(&options, *by, &issuer, folder.path())?;
+        let name = format!("envoy-{index}");
+        let path = folder.path().join(format!("{name}.json"));
+        fs::write(&path, config.to_string())?;
+        subjects.push(Subject {
+            credential: *credential,
+            gateway: Gateway::start_with(&name, &options, folder.path(), &path)?,
+            key: key.clone(),
+            same: match credential {
+                Credential::Same(algorithm) => issuer.token(*algorithm, "acme"),
+                _ => String::new(),
+            },
+            made: 0,
+        });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let measured = series::run(&mut subjects, rounds, |subject| {
+        let credentials = subject.credentials(&issuer, load.requests);
+        let events = upstream.events();
+        series::one_round(
+            &subject.gateway,
+            &runtime,
+            load,
+            &upstream,
+            (&credentials, events),
+        )
+    })?;
+    Ok(text(&measured))
+}
+
+impl Subject {
+    /// Made before a round, so that signing is no part of it.
+    fn credentials(&mut self, issuer: &Issuer, count: usize) -> Vec<String> {
+        match self.credential {
+            Credential::Key => vec![self.key.clone()],
+            Credential::Same(_) => vec![self.same.clone()],
+            Credential::New(algorithm) => (0..count)
+                .map(|_| {
+                    self.made = self.made.saturating_add(1);
+                    issuer.numbered(algorithm, "acme", self.made)
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A gateway of one worker with the one filter.
+pub fn options(key: &str, issuer: &Issuer, upstream: &Upstream) -> GatewayOptions {
+    GatewayOptions {
+        tenants: vec![Tenant {
+            id: "acme".to_owned(),
+            plan: "enterprise".to_owned(),
+            key: key.to_owned(),
+        }],
+        directory: None,
+        identification: [
+            (
+                "sources".to_owned(),
+                json!([{"type": "api_key"}, issuer.source()]),
+            ),
+            ("tokens".to_owned(), json!({"checks_per_s": 100_000})),
+        ]
+        .into_iter()
+        .collect(),
+        clusters: Vec::new(),
+        variables: issuer.variables(),
+        gateways: 1,
+        limits: vec![("enterprise".to_owned(), series::NO_LIMIT)],
+        concurrency: 1,
+        router: upstream.address.to_string(),
+        aggregator: upstream.address.to_string(),
+        context_keys: format!("k1:{}", secrets::random()),
+        ingest_token: secrets::random(),
+        filters: vec!["tenant_identification".to_owned()],
+    }
+}
+
+fn config(
+    options: &GatewayOptions,
+    by: By,
+    issuer: &Issuer,
+    folder: &Path,
+) -> anyhow::Result<Value> {
+    let mut config = envoy::configuration(options)?;
+    let filters = config
+        .pointer_mut(
+            "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
+        )
+        .and_then(Value::as_array_mut)
+        .context("the configuration has no http_filters")?;
+    match by {
+        By::Weir | By::Nobody => {}
+        By::Nothing => {
+            let module = folder.join("nothing.wasm");
+            fs::write(&module, wat::parse_str(NOTHING)?)?;
+            filters.insert(
+                0,
+                json!({
+                    "name": "nothing",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                        "config": {
+                            "name": "nothing",
+                            "vm_config": {
+                                "runtime": "envoy.wasm.runtime.v8",
+                                "code": {"local": {"filename": module}},
+                            },
+                        },
+                    },
+                }),
+            );
+        }
+        By::Native => {
+            let provider = |algorithm: Algorithm| {
+                json!({
+                    "issuer": issuer.name(algorithm),
+                    "audiences": ["weir"],
+                    "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+                    "local_jwks": {"inline_string": issuer.jwks(&[algorithm]).to_string()},
+                    "payload_in_metadata": "weir",
+                })
+            };
+            filters.insert(0, json!({
+                "name": "envoy.filters.http.jwt_authn",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+                    "providers": {
+                        "rs256": provider(Algorithm::Rs256),
+                        "es256": provider(Algorithm::Es256),
+                    },
+                    "rules": [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": [
+                        {"provider_name": "rs256"}, {"provider_name": "es256"}]}}}],
+                },
+            }));
+        }
+    }
+    Ok(config)
+}
+
+fn text(measured: &[Vec<Round>]) -> String {
+    let cpu = |at: usize| -> Vec<f64> {
+        let rounds = measured.get(at).map(Vec::as_slice).unwrap_or_default();
+        rounds.iter().map(|round| round.cpu_us).collect()
+    };
+    let less = |a: f64, b: f64| b - a;
+    let mut rows = vec![
+        [
+            "median (min–max)",
+            "CPU µs/request",
+            "more than the first, pair by pair",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    for (index, (name, _, _)) in SUBJECTS.iter().enumerate() {
+        let own = cpu(index);
+        let more = pairs(&cpu(0), &own, less);
+        rows.push(vec![
+            (*name).to_owned(),
+            show(spread(&own), 1),
+            show(spread(&more), 1),
+        ]);
+    }
+    let mut ratios = vec![vec![
+        "pair by pair".to_owned(),
+        "µs".to_owned(),
+        "µs".to_owned(),
+        "ratio".to_owned(),
+    ]];
+    for (name, [own, own_base, native, native_base]) in RATIOS {
+        let own = pairs(&cpu(own_base), &cpu(own), less);
+        let native = pairs(&cpu(native_base), &cpu(native), less);
+        ratios.push(vec![
+            name.to_owned(),
+            show(spread(&own), 1),
+            show(spread(&native), 1),
+            show(spread(&pairs(&native, &own, |a, b| b / a)), 2),
+        ]);
+    }
+    format!("{}\n{}", table(&rows), table(&ratios))
+}

@@ -1,0 +1,123 @@
+//! Tenants that stand in the plugin's configuration.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use weir_wire::{
+    directory,
+    ids::{PlanName, TenantId},
+    key_hash::KeyHash,
+    shown,
+};
+
+use crate::tenants::Store;
+
+/// One tenant.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Its name in headers, limits and invoices.
+    pub id: TenantId,
+    /// The plan it is on.
+    pub plan: PlanName,
+    /// Whether it may call.
+    #[serde(default)]
+    pub state: TenantState,
+    /// Its API keys.
+    #[serde(default)]
+    pub keys: Vec<ApiKey>,
+}
+
+/// Whether a tenant may call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantState {
+    /// It may.
+    #[default]
+    Active,
+    /// It is known and refused.
+    Suspended,
+}
+
+/// One API key, of which only the hash is known.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// SHA-256 of the whole key, 64 hexadecimal digits.
+    pub sha256: String,
+    /// The key's first characters, for humans.
+    #[serde(default)]
+    pub prefix: String,
+    /// Whether it works.
+    #[serde(default)]
+    pub state: KeyState,
+    /// When it ends, RFC 3339; never, where it is left out.
+    pub expires_at: Option<String>,
+}
+
+/// Whether a key works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// It does.
+    #[default]
+    Active,
+    /// It is unknown from now on.
+    Revoked,
+}
+
+/// Checks the tenants and builds the store of them.
+///
+/// # Errors
+/// A message that names the field, what was found and what is allowed.
+pub fn store(tenants: &[Tenant]) -> Result<Store, String> {
+    let (mut ids, mut hashes) = (HashSet::new(), HashSet::new());
+    let mut checked = Vec::with_capacity(tenants.len());
+    for (t, tenant) in tenants.iter().enumerate() {
+        if !ids.insert(&tenant.id) {
+            return Err(format!("tenants[{t}].id: {} comes twice", tenant.id));
+        }
+        let mut keys = Vec::new();
+        for (k, key) in tenant.keys.iter().enumerate() {
+            let at = format!("tenants[{t}].keys[{k}]");
+            let hash = KeyHash::parse(&key.sha256).map_err(|e| format!("{at}.sha256: {e}"))?;
+            if !hashes.insert(hash) {
+                return Err(format!("{at}.sha256: the same key comes twice"));
+            }
+            let expires_at_ms = key
+                .expires_at
+                .as_deref()
+                .map(|text| {
+                    parse_time(text).ok_or_else(|| {
+                        format!(
+                            "{at}.expires_at: must be a time such as 2027-01-31T00:00:00Z, found {}",
+                            shown::shorten(&format!("{text:?}"))
+                        )
+                    })
+                })
+                .transpose()?;
+            if key.state == KeyState::Active {
+                keys.push(directory::Key {
+                    hash,
+                    expires_at_ms,
+                });
+            }
+        }
+        checked.push(directory::Tenant {
+            id: tenant.id.clone(),
+            plan: tenant.plan.clone(),
+            state: match tenant.state {
+                TenantState::Active => directory::State::Active,
+                TenantState::Suspended => directory::State::Suspended,
+            },
+            keys,
+        });
+    }
+    Store::inline(checked).map_err(|e| format!("tenants: {e}"))
+}
+
+fn parse_time(text: &str) -> Option<u64> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}

@@ -1,0 +1,380 @@
+//! The work between requests: the directory, the issuers' keys, and the requests
+//! that wait for them.
+
+use std::{collections::HashMap, rc::Rc, time::Duration};
+
+use proxy_wasm::{
+    hostcalls,
+    traits::{Context, HttpContext, RootContext},
+    types::{BufferType, ContextType, LogLevel},
+};
+use weir_plugin_host::{clock, config, headers};
+use weir_tenant_identification_core::{
+    Decision,
+    jwt::{Ask, Fetch},
+    tenants::{Answer, Follower, Outcome, Step},
+};
+use weir_wire::{directory::SNAPSHOT_PATH, usage::PROTO_CONTENT_TYPE};
+
+use crate::{
+    NAME,
+    request::{self, Request},
+    state::{State, Waiting},
+};
+
+/// Between two looks while pages of the directory, or keys, are awaited.
+const SOON_MS: u64 = 10;
+
+/// Between two looks where issuers' keys are fetched: how long a request that
+/// needs a fetch waits for it to begin.
+const KEYS_MS: u64 = 50;
+
+/// Between two looks where nothing is fetched, for the cache's counters.
+const IDLE_MS: u64 = 1000;
+
+/// What an outstanding call is for.
+enum Call {
+    Directory(u64),
+    Keys(usize),
+}
+
+/// The root context.
+pub struct Root {
+    id: u32,
+    state: Option<Rc<State>>,
+    calls: HashMap<u32, Call>,
+}
+
+impl Root {
+    /// Before its configuration.
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            state: None,
+            calls: HashMap::new(),
+        }
+    }
+
+    fn configure(&mut self) -> Result<(), String> {
+        let state = State::load(self.get_plugin_configuration())?;
+        if state.setup.trusts_hosts() {
+            config::log(
+                LogLevel::Warn,
+                &format!(
+                    "{NAME}: trust_unauthenticated_host is on: a host alone names the tenant, without a credential"
+                ),
+            );
+        }
+        self.state = Some(Rc::new(state));
+        self.tick_in(SOON_MS);
+        Ok(())
+    }
+
+    fn tick_in(&self, ms: u64) {
+        if let Some(state) = &self.state
+            && state.tick_ms.replace(ms) != ms
+        {
+            self.set_tick_period(Duration::from_millis(ms));
+        }
+    }
+
+    /// Follows the directory; says in how many milliseconds to look again.
+    fn follow_directory(&mut self, state: &State, now_ms: u64) -> u64 {
+        let Some(follower) = &state.follower else {
+            return IDLE_MS;
+        };
+        let random = clock::random().map_or(0, u64::from_le_bytes);
+        let step = follower.borrow_mut().tick(&state.board, now_ms, random);
+        self.take_step(state, step, now_ms)
+    }
+
+    fn take_step(&mut self, state: &State, step: Step, now_ms: u64) -> u64 {
+        let Some(follower) = &state.follower else {
+            return IDLE_MS;
+        };
+        let outcome = follower.borrow_mut().take_outcome();
+        if let Some(outcome) = outcome {
+            tell(state, &outcome);
+        }
+        match step {
+            Step::Behind => SOON_MS,
+            Step::Idle => pace(&follower.borrow()),
+            Step::Ask(question) => {
+                let ticket = question.ticket;
+                match self.ask_directory(state, &question.body) {
+                    Some(call) => {
+                        self.calls.insert(call, Call::Directory(ticket));
+                    }
+                    None => {
+                        follower.borrow_mut().answered(
+                            &state.board,
+                            now_ms,
+                            ticket,
+                            Answer::Failed,
+                        );
+                    }
+                }
+                pace(&follower.borrow())
+            }
+        }
+    }
+
+    fn ask_directory(&self, state: &State, body: &[u8]) -> Option<u32> {
+        let directory = state.directory.as_ref()?;
+        let authority = directory.config.authority.as_deref();
+        self.dispatch_http_call(
+            &directory.config.cluster,
+            vec![
+                (":method", "POST"),
+                (":path", SNAPSHOT_PATH),
+                (":authority", authority.unwrap_or(&directory.config.cluster)),
+                ("content-type", PROTO_CONTENT_TYPE),
+                ("authorization", &directory.authorization),
+            ],
+            Some(body),
+            vec![],
+            Duration::from_millis(directory.config.timeout_ms),
+        )
+        .ok()
+    }
+
+    /// Fetches the keys that are due or asked for.
+    fn follow_keys(&mut self, state: &State, now_ms: u64) {
+        let mut fetches = {
+            let issuers = &mut state.tokens.borrow_mut().issuers;
+            state.shared_keys.due(&state.board, issuers, now_ms)
+        };
+        let wanted = std::mem::take(&mut *state.wanted.borrow_mut());
+        for (issuer, found) in wanted {
+            let issuers = &mut state.tokens.borrow_mut().issuers;
+            // Another worker had fetched others by then.
+            if issuers.generation(issuer) != found {
+                continue;
+            }
+            match state.shared_keys.ask(&state.board, issuers, issuer, now_ms) {
+                Ask::Begun(fetch) => fetches.push(fetch),
+                Ask::UnderWay | Ask::Arrived | Ask::Paused => {}
+            }
+        }
+        for fetch in fetches {
+            match self.ask_keys(&fetch) {
+                Some(call) => {
+                    self.calls.insert(call, Call::Keys(fetch.issuer));
+                }
+                None => self.keys_arrived(state, fetch.issuer, None, now_ms),
+            }
+        }
+    }
+
+    fn ask_keys(&self, fetch: &Fetch) -> Option<u32> {
+        self.dispatch_http_call(
+            &fetch.uri.cluster,
+            vec![
+                (":method", "GET"),
+                (":path", &fetch.uri.path),
+                (":authority", &fetch.uri.authority),
+                ("accept", "application/json"),
+            ],
+            None,
+            vec![],
+            Duration::from_millis(fetch.uri.timeout_ms),
+        )
+        .ok()
+    }
+
+    fn keys_arrived(&self, state: &State, issuer: usize, body: Option<&[u8]>, now_ms: u64) {
+        let issuers = &mut state.tokens.borrow_mut().issuers;
+        let outcome = state
+            .shared_keys
+            .arrived(&state.board, issuers, issuer, now_ms, body);
+        if let Err(error) = outcome {
+            state.metrics.jwks_failed.increment();
+            let name = issuers.name(issuer).unwrap_or_default();
+            config::log(
+                LogLevel::Warn,
+                &format!("{NAME}: the keys of {name} were not fetched: {error}"),
+            );
+        }
+    }
+
+    /// Decides again on the requests whose issuer's fetch has ended.
+    fn resume(&self, state: &State, now_ms: u64) {
+        let ready: Vec<u32> = {
+            let mut waiting = state.waiting.borrow_mut();
+            if waiting.is_empty() {
+                return;
+            }
+            let issuers = &state.tokens.borrow().issuers;
+            let under_way: Vec<bool> = (0..issuers.len())
+                .map(|issuer| {
+                    state
+                        .shared_keys
+                        .is_under_way(&state.board, issuers, issuer, now_ms)
+                })
+                .collect();
+            let (still, ready): (Vec<Waiting>, Vec<Waiting>) = waiting
+                .iter()
+                .copied()
+                .partition(|waiting| under_way.get(waiting.issuer) == Some(&true));
+            *waiting = still;
+            ready.into_iter().map(|waiting| waiting.id).collect()
+        };
+        for id in &ready {
+            // An error says that its client has left.
+            if hostcalls::set_effective_context(*id).is_ok() {
+                resume_one(state);
+            }
+        }
+        if !ready.is_empty() {
+            let _ = hostcalls::set_effective_context(self.id);
+        }
+    }
+
+    fn report(&self, state: &State, now_ms: u64) {
+        let tokens = state.tokens.borrow();
+        state.metrics.cache(tokens.cache_counts());
+        for (issuer, gauge) in state.metrics.jwks_age_ms.iter().enumerate() {
+            if let Some(age_ms) = tokens.issuers.keys_age_ms(issuer, now_ms) {
+                gauge.set(age_ms);
+            }
+        }
+        if let Some(follower) = &state.follower {
+            let follower = follower.borrow();
+            if let Some(age_ms) = follower.age_ms(now_ms) {
+                state.metrics.directory_age_ms.set(age_ms);
+            }
+            if let Some(version) = follower.version() {
+                state.metrics.directory_version.set(version.number);
+            }
+            let tenants = u64::try_from(follower.store().tenants()).unwrap_or(u64::MAX);
+            state.metrics.directory_tenants.set(tenants);
+            if follower.ready() && !state.loaded.replace(true) {
+                state.metrics.directory_loaded.increment();
+            }
+        }
+    }
+}
+
+/// Sooner while nothing is known, for requests are refused until then.
+fn pace(follower: &Follower) -> u64 {
+    if follower.ready() {
+        follower.tick_ms()
+    } else {
+        SOON_MS
+    }
+}
+
+/// Counts and logs how a poll ended; the same trouble once.
+fn tell(state: &State, outcome: &Outcome) {
+    let mut told = state.told.borrow_mut();
+    if outcome.is_success() {
+        told.clear();
+        return;
+    }
+    state.metrics.directory_failed.increment();
+    let now = outcome.to_string();
+    if *told != now {
+        config::log(
+            LogLevel::Warn,
+            &format!("{NAME}: the directory: {now}; what is held serves on"),
+        );
+        *told = now;
+    }
+}
+
+fn resume_one(state: &State) {
+    match request::decide(state) {
+        None => {
+            let _ = request::refuse_without_randomness();
+        }
+        Some(decision) => {
+            let goes_on = matches!(decision, Decision::Allow(_) | Decision::Open(_));
+            let _ = request::settle(state, decision);
+            if goes_on {
+                let _ = hostcalls::resume_http_request();
+            }
+        }
+    }
+}
+
+/// The most bytes of an answer that are looked at: beyond the bound of a key set
+/// and of a page, so that what is too large is seen to be.
+const BODY_MAX_BYTES: usize = 128 << 10;
+
+fn callout_body(size: usize) -> Option<Vec<u8>> {
+    hostcalls::get_buffer(
+        BufferType::HttpCallResponseBody,
+        0,
+        size.min(BODY_MAX_BYTES),
+    )
+    .ok()
+    .flatten()
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, call: u32, num_headers: usize, size: usize, _: usize) {
+        let (Some(call), Some(state)) = (self.calls.remove(&call), self.state.clone()) else {
+            return;
+        };
+        let now_ms = clock::monotonic_ms();
+        let status = headers::callout_status(num_headers);
+        // A call that broke off has no body that could be read.
+        let body = (status == Some(200)).then(|| callout_body(size).unwrap_or_default());
+        match call {
+            Call::Keys(issuer) => {
+                self.keys_arrived(&state, issuer, body.as_deref(), now_ms);
+                self.resume(&state, now_ms);
+            }
+            Call::Directory(ticket) => {
+                let answer = match (status, &body) {
+                    (Some(200), Some(body)) => Answer::Page(body),
+                    (Some(410), _) => Answer::Gone,
+                    _ => Answer::Failed,
+                };
+                let Some(follower) = &state.follower else {
+                    return;
+                };
+                let step = follower
+                    .borrow_mut()
+                    .answered(&state.board, now_ms, ticket, answer);
+                let next_ms = self.take_step(&state, step, now_ms);
+                if next_ms < state.tick_ms.get() {
+                    self.tick_in(next_ms);
+                }
+            }
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        config::accept(self.configure())
+    }
+
+    fn on_tick(&mut self) {
+        let Some(state) = self.state.clone() else {
+            return;
+        };
+        let now_ms = clock::monotonic_ms();
+        let mut next_ms = self.follow_directory(&state, now_ms);
+        let any_remote = state.tokens.borrow().issuers.any_remote();
+        if any_remote || !state.waiting.borrow().is_empty() {
+            self.follow_keys(&state, now_ms);
+            self.resume(&state, now_ms);
+            next_ms = next_ms.min(KEYS_MS);
+        }
+        self.report(&state, now_ms);
+        self.tick_in(next_ms);
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request {
+            state: self.state.clone()?,
+            id,
+        }))
+    }
+}
