@@ -74,6 +74,8 @@ test-wasm: setup $(WASM_BINDGEN)/bin/wasm-bindgen-test-runner ## Run the core cr
 .PHONY: bench
 bench: setup wasm ## Measure what the filters cost, against bare Envoy
 	cargo run --locked --release -p weir-bench
+	cargo run --locked --release -p weir-bench -- --identity --rounds 12 --requests 1000
+	cargo run --locked --release -p weir-bench -- --flood 1000 --rounds 12 --requests 1000
 
 .PHONY: clean
 clean: ## Remove what was built

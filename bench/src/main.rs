@@ -51,6 +51,9 @@ struct Arguments {
     /// with a filter that does nothing
     #[arg(long)]
     identity: bool,
+    /// With --identity, only the ways whose name holds this, such as key
+    #[arg(long, value_name = "PART", requires = "identity")]
+    only: Vec<String>,
     /// Measure what a flood of forged tokens does to known tenants: so many a
     /// second
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
@@ -78,7 +81,7 @@ fn main() -> anyhow::Result<()> {
     );
     let rounds = arguments.rounds.into();
     if arguments.identity {
-        println!("\n{}", identity::measure(rounds, &load)?);
+        println!("\n{}", identity::measure(rounds, &load, &arguments.only)?);
         return Ok(());
     }
     if let Some(rate) = arguments.flood {

@@ -11,10 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use weir_harness::{
-    envoy::{self, FILTERS, Gateway, GatewayOptions, Tenant},
-    secrets,
-};
+use weir_harness::envoy::{self, FILTERS, Gateway, GatewayOptions, Tenant};
 
 use crate::{
     load::{self, Load},
@@ -31,7 +28,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 const EVENTS_MAX: Duration = Duration::from_secs(10);
 
 /// A requests-a-minute limit that no run comes near.
-pub const NO_LIMIT: u32 = 4_000_000_000;
+const NO_LIMIT: u32 = 4_000_000_000;
 
 /// What a gateway is to be measured with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,29 +75,12 @@ impl Subject {
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let options = GatewayOptions {
-            tenants: vec![Tenant {
-                id: "acme".to_owned(),
-                plan: "enterprise".to_owned(),
-                key: key.to_owned(),
-            }],
-            directory: None,
-            identification: Default::default(),
-            clusters: Vec::new(),
-            variables: Vec::new(),
-            gateways: 1,
-            limits: vec![("enterprise".to_owned(), NO_LIMIT)],
-            // One, so that CPU for each request does not depend on how the
-            // kernel spreads connections.
-            concurrency: 1,
-            router: upstream.address.to_string(),
-            aggregator: upstream.address.to_string(),
-            context_keys: format!("k1:{}", secrets::random()),
-            ingest_token: secrets::random(),
             filters: FILTERS
                 .iter()
                 .take(variant.filters)
                 .map(ToString::to_string)
                 .collect(),
+            ..options(key, upstream)
         };
         let mut config = envoy::configuration(&options)?;
         let mut name = format!("envoy-{}", variant.filters);
@@ -170,6 +150,23 @@ impl Subject {
     }
 }
 
+/// A gateway with one tenant, whose key this is, and no limit that counts.
+pub fn options(key: &str, upstream: &Upstream) -> GatewayOptions {
+    let address = upstream.address.to_string();
+    GatewayOptions {
+        tenants: vec![Tenant {
+            id: "acme".to_owned(),
+            plan: "enterprise".to_owned(),
+            key: key.to_owned(),
+        }],
+        limits: vec![("enterprise".to_owned(), NO_LIMIT)],
+        // One, so that CPU for each request does not depend on how the kernel
+        // spreads connections.
+        concurrency: 1,
+        ..GatewayOptions::new(&address, &address)
+    }
+}
+
 /// Runs `load` on a gateway with these credentials in turn, and waits until the
 /// upstream has so many events.
 ///
@@ -208,12 +205,7 @@ fn take_modules_from(folder: &Path, config: &mut Value) -> anyhow::Result<()> {
     let folder = folder
         .canonicalize()
         .with_context(|| folder.display().to_string())?;
-    let filters = config
-        .pointer_mut(
-            "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
-        )
-        .and_then(Value::as_array_mut)
-        .context("the configuration has no http_filters")?;
+    let filters = envoy::http_filters(config)?;
     for filter in filters {
         let file = filter.pointer_mut("/typed_config/config/vm_config/code/local/filename");
         if let Some(file) = file

@@ -1,7 +1,8 @@
 //! What every service of Weir does as a process, decided once: where logs go,
 //! what time it is, how it says that it listens, how it serves and when it stops,
-//! where secrets come from.
+//! where secrets come from, who bears one.
 
+mod bearer;
 mod serve;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub use bearer::bears;
 pub use serve::{StillOpen, serve, serve_with};
 
 use thiserror::Error;

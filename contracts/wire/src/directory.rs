@@ -1,6 +1,7 @@
 //! A page of the directory, checked: what the router serves and what
 //! tenant-identification polls.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -52,14 +53,43 @@ pub struct Version {
     pub digest: u64,
 }
 
-/// Whether a tenant may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+/// Whether a tenant may call: `active` or `suspended` where operators write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// It may.
     #[default]
     Active,
     /// It is known and refused.
     Suspended,
+}
+
+impl State {
+    /// Whether it may.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+/// Whether a key that is listed works: `active` or `revoked` where operators
+/// write it. A page has only those that do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// It does, until it expires.
+    #[default]
+    Active,
+    /// It does not, and never will again.
+    Revoked,
+}
+
+impl KeyState {
+    /// Whether it does.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
 }
 
 /// One key that works.

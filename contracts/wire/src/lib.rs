@@ -24,4 +24,5 @@ pub mod keys;
 )]
 pub mod proto;
 pub mod shown;
+pub mod timestamp;
 pub mod usage;

@@ -12,10 +12,10 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weir_meter_core::hour::Hour;
-use weir_process::now_ms;
+use weir_process::{bears, now_ms};
 
 use crate::{
-    api::{Ingest, bears, plain},
+    api::{Ingest, plain},
     ledger::{IntentCount, Line, Stuck},
 };
 

@@ -11,6 +11,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use prost::Message as _;
+use weir_process::bears;
 use weir_wire::{
     headers as names,
     keys::Keyring,
@@ -19,7 +20,7 @@ use weir_wire::{
 };
 
 use crate::{
-    api::{Ingest, bears, plain},
+    api::{Ingest, plain},
     config::Producer,
     stream::{AppendError, Batch},
 };

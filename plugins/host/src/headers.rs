@@ -1,6 +1,7 @@
 //! Headers as bytes.
 
 use proxy_wasm::{hostcalls, types::MapType};
+use weir_wire::headers as names;
 
 /// Every header of the request, pseudo-headers included, names in lower case.
 #[must_use]
@@ -20,6 +21,12 @@ pub fn request_value(name: &str) -> Option<Vec<u8>> {
 #[must_use]
 pub fn request_text(name: &str) -> Option<String> {
     request_value(name).map(|v| String::from_utf8_lossy(&v).into_owned())
+}
+
+/// Whether the request is nobody's: its path needs no tenant.
+#[must_use]
+pub fn is_open() -> bool {
+    request_value(names::OPEN).is_some()
 }
 
 /// Replaces every copy of a request header.

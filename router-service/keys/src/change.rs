@@ -1,13 +1,11 @@
 //! What each command does to the directory.
 
 use anyhow::{Context as _, bail, ensure};
-use weir_router_core::directory::{
-    file::{File, Key, KeyState, Tenant, TenantState},
-    timestamp::Timestamp,
-};
+use weir_router_core::directory::file::{File, Key, KeyState, Tenant, TenantState};
 use weir_wire::{
     ids::{KeyName, PlanName, TenantId},
     key_hash::KeyHash,
+    timestamp::Timestamp,
 };
 
 use crate::secret::Secret;
@@ -51,7 +49,7 @@ pub enum Change {
         tenant: TenantId,
         key: KeyName,
         until: Timestamp,
-        name: Option<KeyName>,
+        successor: Successor,
     },
     Revoke(Which),
     Suspend(TenantId),
@@ -64,6 +62,14 @@ pub enum Change {
         tenant: TenantId,
         plan: PlanName,
     },
+}
+
+/// The key that takes another's place.
+pub struct Successor {
+    pub name: Option<KeyName>,
+    pub expires_at: Option<Timestamp>,
+    /// It was said to live on, whatever the old one did.
+    pub never_expires: bool,
 }
 
 /// What came of it.
@@ -117,8 +123,8 @@ impl Change {
                 tenant,
                 key,
                 until,
-                name,
-            } => rotate(file, &tenant, &key, until, name, now),
+                successor,
+            } => rotate(file, (&tenant, &key), until, successor, now),
             Self::Revoke(which) => revoke(file, &which),
             Self::Suspend(id) => set_state(file, &id, TenantState::Suspended, "suspended"),
             Self::Resume(id) => set_state(file, &id, TenantState::Active, "active"),
@@ -173,12 +179,6 @@ fn make(
     expires_at: Option<Timestamp>,
     now: Timestamp,
 ) -> anyhow::Result<Done> {
-    if let Some(end) = expires_at {
-        ensure!(
-            end > now,
-            "expires-at: must be after now, {now}, found {end}"
-        );
-    }
     let is_there = file.tenants.iter().any(|t| t.id == *id);
     let mut notes = match (is_there, plan) {
         (true, None) => Vec::new(),
@@ -207,6 +207,12 @@ fn add_key(
     expires_at: Option<Timestamp>,
     now: Timestamp,
 ) -> anyhow::Result<(String, Secret)> {
+    if let Some(end) = expires_at {
+        ensure!(
+            end > now,
+            "expires-at: must be after now, {now}, found {end}"
+        );
+    }
     let name = match name {
         Some(name) => {
             ensure!(
@@ -250,12 +256,16 @@ fn free_name(tenant: &Tenant) -> anyhow::Result<KeyName> {
 
 fn rotate(
     file: &mut File,
-    id: &TenantId,
-    name: &KeyName,
+    (id, name): (&TenantId, &KeyName),
     until: Timestamp,
-    new: Option<KeyName>,
+    successor: Successor,
     now: Timestamp,
 ) -> anyhow::Result<Done> {
+    let Successor {
+        name: new,
+        expires_at,
+        never_expires,
+    } = successor;
     let tenant = find(file, id)?;
     let old = tenant
         .keys
@@ -266,14 +276,19 @@ fn rotate(
         old.state == KeyState::Active,
         "key: {id} {name} is revoked; make makes a new one"
     );
-    // A key never gets longer to live by being replaced.
-    let end = old.expires_at.map_or(until, |end| end.min(until));
     ensure!(
         old.expires_at.is_none_or(|end| end > now),
         "key: {id} {name} has expired; make makes a new one"
     );
+    // A key that was to end gives way to an endless one only where that is said.
+    ensure!(
+        old.expires_at.is_none() || expires_at.is_some() || never_expires,
+        "expires-in: {id} {name} expires: say when the new key does, or --never-expires"
+    );
+    // A key never gets longer to live by being replaced.
+    let end = old.expires_at.map_or(until, |end| end.min(until));
     old.expires_at = Some(end);
-    let (note, key) = add_key(tenant, new, None, now)?;
+    let (note, key) = add_key(tenant, new, expires_at, now)?;
     Ok(Done {
         changed: true,
         notes: vec![note, format!("{id} {name} expires {end}")],

@@ -2,11 +2,8 @@
 
 use anyhow::bail;
 use serde::Serialize;
-use weir_router_core::directory::{
-    file::{File, Key, KeyState, Tenant, TenantState},
-    timestamp::Timestamp,
-};
-use weir_wire::ids::TenantId;
+use weir_router_core::directory::file::{File, Key, KeyState, Tenant, TenantState};
+use weir_wire::{ids::TenantId, timestamp::Timestamp};
 
 #[derive(Serialize)]
 struct TenantRow<'a> {

@@ -16,10 +16,14 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use weir_router_core::directory::timestamp::Timestamp;
 use weir_wire::ids::{KeyName, PlanName, TenantId};
+use weir_wire::timestamp::Timestamp;
 
-use crate::{change::Change, span::Span, store::Store};
+use crate::{
+    change::{Change, Successor},
+    span::Span,
+    store::Store,
+};
 
 /// Makes, rotates and revokes tenants' API keys in the directory's file. Several
 /// at once wait for each other.
@@ -37,7 +41,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a key; it is printed once, alone on standard output.
+    /// Make a key; it is printed once, alone on standard output. It never expires
+    /// where nothing says when.
     Make {
         #[arg(long, value_parser = tenant)]
         tenant: TenantId,
@@ -47,12 +52,8 @@ enum Command {
         /// The key's name within the tenant; the next free k1, k2, ... where absent.
         #[arg(long, value_parser = name)]
         name: Option<KeyName>,
-        /// When it ends from now on, such as 90d, 24h, 30m; never where absent.
-        #[arg(long, conflicts_with = "expires_at")]
-        expires_in: Option<Span>,
-        /// When it ends, RFC 3339.
-        #[arg(long, value_parser = Timestamp::parse)]
-        expires_at: Option<Timestamp>,
+        #[command(flatten)]
+        expiry: Expiry,
     },
     /// Show tenants and their keys.
     List {
@@ -76,6 +77,11 @@ enum Command {
         /// The new key's name; the next free k1, k2, ... where absent.
         #[arg(long, value_parser = name)]
         name: Option<KeyName>,
+        #[command(flatten)]
+        expiry: Expiry,
+        /// Let the new key live on although the old one expires.
+        #[arg(long, conflicts_with_all = ["expires_in", "expires_at"])]
+        never_expires: bool,
     },
     /// Refuse a key for good. Says so where it was revoked before.
     Revoke(change::Which),
@@ -105,6 +111,26 @@ enum Command {
     },
     /// Say whether the file is valid.
     Check,
+}
+
+/// When a new key ends.
+#[derive(clap::Args)]
+struct Expiry {
+    /// When it ends from now on, such as 90d, 24h, 30m.
+    #[arg(long, conflicts_with = "expires_at")]
+    expires_in: Option<Span>,
+    /// When it ends, RFC 3339.
+    #[arg(long, value_parser = Timestamp::parse)]
+    expires_at: Option<Timestamp>,
+}
+
+impl Expiry {
+    fn after(self, now: Timestamp) -> anyhow::Result<Option<Timestamp>> {
+        match self.expires_in {
+            Some(span) => span.after(now).map(Some),
+            None => Ok(self.expires_at),
+        }
+    }
 }
 
 fn tenant(text: &str) -> Result<TenantId, weir_wire::ids::IdError> {
@@ -148,27 +174,29 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             tenant,
             plan,
             name,
-            expires_in,
-            expires_at,
+            expiry,
         } => Change::Make {
             tenant,
             plan,
             name,
-            expires_at: match expires_in {
-                Some(span) => Some(span.after(now)?),
-                None => expires_at,
-            },
+            expires_at: expiry.after(now)?,
         },
         Command::Rotate {
             tenant,
             key,
             grace,
             name,
+            expiry,
+            never_expires,
         } => Change::Rotate {
             tenant,
             key,
             until: grace.after(now)?,
-            name,
+            successor: Successor {
+                name,
+                expires_at: expiry.after(now)?,
+                never_expires,
+            },
         },
         Command::Revoke(which) => Change::Revoke(which),
         Command::Suspend { tenant } => Change::Suspend(tenant),

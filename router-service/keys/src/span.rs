@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use weir_router_core::directory::timestamp::Timestamp;
+use weir_wire::timestamp::Timestamp;
 
 /// Whole seconds, at least 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

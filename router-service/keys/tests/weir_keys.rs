@@ -111,18 +111,21 @@ fn a_key_lives_and_ends() {
         3,
     );
     assert_ne!(new, out);
-    folder.check(
-        "rotate --tenant acme --key ci --grace 0s",
-        "acme ci expires",
-        4,
+    let ci = "rotate --tenant acme --key ci --grace 0s";
+    folder.check_refused(ci, "--never-expires");
+    folder.check_refused(&format!("{ci} --expires-in 0s"), "must be after now");
+    folder.check_refused(
+        &format!("{ci} --expires-in 1d --never-expires"),
+        "cannot be used",
     );
+    folder.check(&format!("{ci} --expires-in 90d"), "acme ci expires", 4);
     folder.check_refused("rotate --tenant acme --key ci --grace 1h", "has expired");
     let list = folder.check("list --tenant acme", "TENANT", 4);
     for (name, state) in [
         ("k1", "expires 20"),
         ("k2", "active"),
         ("ci", "expired"),
-        ("k3", "active"),
+        ("k3", "expires 20"),
     ] {
         let row = |line: &&str| line.contains(&format!("  {name} ")) && line.contains(state);
         assert!(list.lines().any(|l| row(&l)), "{name} {state} in {list}");

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use weir_harness::{
     client,
-    envoy::{FILTERS, Gateway, GatewayOptions, Tenant},
+    envoy::{Gateway, GatewayOptions, Tenant},
     secrets,
 };
 use weir_wire::keys::Keyring;
@@ -93,6 +93,19 @@ impl Fixture {
             .expect("the gateway answers")
     }
 
+    /// The status of a tenant's chat whose answer was read to its end: of one
+    /// that was not, the gateway may see that the client left.
+    ///
+    /// # Panics
+    /// Where the answer does not come whole.
+    #[must_use]
+    pub fn whole_chat(&self, tenant: usize) -> u16 {
+        let answer = self.chat(tenant);
+        let status = answer.status().as_u16();
+        answer.bytes().expect("the answer comes whole");
+        status
+    }
+
     /// The keys that its contexts are signed with.
     ///
     /// # Panics
@@ -136,17 +149,6 @@ fn options(upstream: &Upstream) -> GatewayOptions {
     };
     GatewayOptions {
         tenants: vec![tenant("acme", "enterprise"), tenant("solo", "starter")],
-        directory: None,
-        identification: Default::default(),
-        clusters: Vec::new(),
-        variables: Vec::new(),
-        gateways: 1,
-        limits: Vec::new(),
-        concurrency: 2,
-        router: upstream.address.clone(),
-        aggregator: upstream.address.clone(),
-        context_keys: format!("k1:{}", secrets::random()),
-        ingest_token: secrets::random(),
-        filters: FILTERS.map(str::to_owned).to_vec(),
+        ..GatewayOptions::new(&upstream.address, &upstream.address)
     }
 }

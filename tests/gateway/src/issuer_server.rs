@@ -17,6 +17,8 @@ use futures_util::stream;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::server::Server;
+
 /// What it does next, and from then on.
 #[derive(Debug, Clone)]
 pub enum Keys {
@@ -44,7 +46,7 @@ pub struct IssuerServer {
     /// `host:port`.
     pub address: String,
     memory: Arc<Mutex<Memory>>,
-    _runtime: tokio::runtime::Runtime,
+    _server: Server,
 }
 
 impl IssuerServer {
@@ -55,23 +57,14 @@ impl IssuerServer {
     #[must_use]
     pub fn start(keys: Keys) -> Self {
         let memory = Arc::new(Mutex::new(Memory { keys, fetches: 0 }));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
         let app = Router::new()
             .route("/jwks", get(answer))
             .with_state(Arc::clone(&memory));
-        runtime.spawn(async move { axum::serve(listener, app).await });
+        let server = Server::start(app);
         Self {
-            address,
+            address: server.address.clone(),
             memory,
-            _runtime: runtime,
+            _server: server,
         }
     }
 

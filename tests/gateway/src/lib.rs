@@ -7,6 +7,7 @@
 pub mod fixture;
 pub mod issuer_server;
 pub mod raw;
+pub mod server;
 pub mod upstream;
 
 pub use fixture::Fixture;

@@ -23,6 +23,8 @@ use weir_wire::{
     usage::PUBLISH_PATH,
 };
 
+use crate::server::Server;
+
 /// A request as it reached the upstream.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -73,7 +75,7 @@ pub struct Upstream {
     /// `host:port`.
     pub address: String,
     memory: Arc<Mutex<Memory>>,
-    _runtime: tokio::runtime::Runtime,
+    _server: Server,
 }
 
 /// An answer of OpenAI's shape that reports its usage.
@@ -89,25 +91,16 @@ impl Upstream {
     /// Where there is no free port.
     #[must_use]
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
         let memory: Arc<Mutex<Memory>> = Arc::default();
         let router = Router::new()
             .route(PUBLISH_PATH, post(publish))
             .fallback(any(serve))
             .with_state(memory.clone());
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .expect("a free port");
-        let address = listener.local_addr().expect("an address").to_string();
-        runtime.spawn(async move { axum::serve(listener, router).await });
+        let server = Server::start(router);
         Self {
-            address,
+            address: server.address.clone(),
             memory,
-            _runtime: runtime,
+            _server: server,
         }
     }
 

@@ -35,7 +35,7 @@ fn tokens(event: &UsageEvent) -> Vec<[u64; 4]> {
 #[test]
 fn a_served_request_leaves_one_event_that_the_aggregator_would_book() {
     let f = Fixture::start();
-    assert_eq!(f.chat(SOLO).status(), 200);
+    assert_eq!(f.whole_chat(SOLO), 200);
     f.upstream.answer(Answer::Whole(
         200,
         "text/event-stream",
@@ -69,7 +69,7 @@ fn an_answer_that_reports_no_usage_is_estimated() {
         "text/event-stream",
         format!("{event}data: [DONE]\n\n"),
     ));
-    assert_eq!(f.chat(SOLO).status(), 200);
+    assert_eq!(f.whole_chat(SOLO), 200);
     let event = f.upstream.events(1).pop().unwrap();
     assert_eq!(event.outcome(), Outcome::Completed);
     let usage = &event.usage[0];
@@ -83,11 +83,11 @@ fn an_acknowledgement_that_breaks_off_costs_neither_events_nor_requests() {
     let f = Fixture::with(|o| o.concurrency = 1);
     f.upstream.cut_batches(3);
     for _ in 0..6 {
-        assert_eq!(f.chat(SOLO).status(), 200);
+        assert_eq!(f.whole_chat(SOLO), 200);
         std::thread::sleep(Duration::from_millis(150));
     }
     assert_eq!(f.upstream.events(6).len(), 6);
-    assert_eq!(f.chat(SOLO).status(), 200);
+    assert_eq!(f.whole_chat(SOLO), 200);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn each_end_of_a_request_has_its_outcome() {
             "application/json",
             "{\"error\":{}}".into(),
         ));
-        assert_eq!(f.chat(ACME).status(), status);
+        assert_eq!(f.whole_chat(ACME), status);
         let event = f.upstream.events(1).pop().unwrap();
         assert_eq!(
             (event.outcome(), event.status),
@@ -162,7 +162,7 @@ fn events_are_kept_until_they_are_acknowledged() {
     let f = Fixture::start();
     f.upstream.refuse_batches(3);
     for _ in 0..20 {
-        assert_eq!(f.chat(ACME).status(), 200);
+        assert_eq!(f.whole_chat(ACME), 200);
     }
     let mut ids: Vec<String> = f
         .upstream
@@ -190,7 +190,7 @@ fn many_at_once_leave_one_event_each() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..25 {
-                    assert_eq!(f.chat(ACME).status(), 200);
+                    assert_eq!(f.whole_chat(ACME), 200);
                 }
             });
         }

@@ -83,6 +83,29 @@ pub struct GatewayOptions {
     pub filters: Vec<String>,
 }
 
+impl GatewayOptions {
+    /// One gateway of two workers with all filters, no tenants and no directory,
+    /// the example's limits, and keys of its own.
+    #[must_use]
+    pub fn new(router: &str, aggregator: &str) -> Self {
+        Self {
+            tenants: Vec::new(),
+            directory: None,
+            identification: Map::new(),
+            clusters: Vec::new(),
+            variables: Vec::new(),
+            gateways: 1,
+            limits: Vec::new(),
+            concurrency: 2,
+            router: router.to_owned(),
+            aggregator: aggregator.to_owned(),
+            context_keys: format!("k1:{}", secrets::random()),
+            ingest_token: secrets::random(),
+            filters: FILTERS.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Gateway {
@@ -117,10 +140,7 @@ pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
     config["admin"]["address"] = address(0);
     let listener = &mut config["static_resources"]["listeners"][0];
     listener["address"] = address(0);
-    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
-    let filters = manager["http_filters"]
-        .as_array_mut()
-        .context("envoy/weir.yaml has no http_filters")?;
+    let filters = http_filters(&mut config)?;
     filters.retain(|filter| {
         let name = filter["name"].as_str().unwrap_or_default();
         name == "envoy.filters.http.router"
@@ -154,6 +174,19 @@ pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
     }
     change_clusters(&mut config["static_resources"]["clusters"], options)?;
     Ok(config)
+}
+
+/// The filters of a configuration of this form, in their order.
+///
+/// # Errors
+/// Where it has none.
+pub fn http_filters(config: &mut Value) -> anyhow::Result<&mut Vec<Value>> {
+    config
+        .pointer_mut(
+            "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
+        )
+        .and_then(Value::as_array_mut)
+        .context("the configuration has no http_filters")
 }
 
 fn change_clusters(clusters: &mut Value, options: &GatewayOptions) -> anyhow::Result<()> {

@@ -146,7 +146,7 @@ impl Issuer {
     #[must_use]
     pub fn numbered(&self, algorithm: Algorithm, tenant: &str, number: u64) -> String {
         let mut claims = self.claims(algorithm, tenant);
-        claims["jti"] = json!(number);
+        claims["jti"] = json!(number.to_string()); // a StringOrURI to jwt_authn
         self.sign(algorithm, &self.header(algorithm), &claims)
     }
 

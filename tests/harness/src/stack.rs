@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::{
-    envoy::{Directory, FILTERS, Gateway, GatewayOptions, Tenant},
+    envoy::{Directory, Gateway, GatewayOptions, Tenant},
     issuer::Issuer,
     parts::{self, AggregatorOptions, DirectoryOptions, RouterOptions, Service},
     paths,
@@ -315,26 +315,20 @@ fn gateway_options(
     aggregator: &Service,
 ) -> GatewayOptions {
     GatewayOptions {
-        tenants: Vec::new(),
         directory: router.directory.clone().map(|address| Directory {
             address,
             token: secrets.directory_token.clone(),
             poll_ms: POLL_MS,
         }),
-        identification: Default::default(),
-        clusters: Vec::new(),
-        variables: Vec::new(),
         gateways: options.gateways.max(1),
         limits: options.limits.clone(),
         concurrency: match options.concurrency {
             0 => 2,
             n => n,
         },
-        router: router.address.clone(),
-        aggregator: aggregator.address.clone(),
         context_keys: secrets.context_keys.clone(),
         ingest_token: secrets.gateway_token.clone(),
-        filters: FILTERS.map(str::to_owned).to_vec(),
+        ..GatewayOptions::new(&router.address, &aggregator.address)
     }
 }
 

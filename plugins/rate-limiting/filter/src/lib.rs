@@ -57,13 +57,13 @@ impl Context for Request {}
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let filter = &self.filter;
-        if headers::request_value(names::OPEN).is_some() {
-            return Action::Continue;
-        }
         let (Some(tenant), Some(plan)) = (
             headers::request_text(names::TENANT_ID),
             headers::request_text(names::TENANT_PLAN),
         ) else {
+            if headers::is_open() {
+                return Action::Continue;
+            }
             return misconfigured("the filter tenant-identification must come before it");
         };
         let Some(limit) = filter.config.share(&plan) else {

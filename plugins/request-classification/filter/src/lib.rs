@@ -45,7 +45,7 @@ impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        if headers::request_value(names::OPEN).is_some() {
+        if headers::is_open() {
             return Action::Continue;
         }
         let method = headers::request_text(":method").unwrap_or_default();

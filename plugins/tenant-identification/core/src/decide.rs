@@ -110,9 +110,8 @@ pub fn identify(
     now: Now,
     random: [u8; 10],
 ) -> Decision {
-    match check_headers(worker.setup.host, request.headers) {
-        Ok(()) => {}
-        Err(denial) => return Decision::Deny(denial),
+    if let Err(denial) = check_headers(worker.setup.host, request.headers) {
+        return Decision::Deny(denial);
     }
     let setup = worker.setup;
     if let Some(path) = value(request.headers, ":path")

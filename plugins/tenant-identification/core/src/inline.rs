@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use weir_wire::{
-    directory,
+    directory::{self, KeyState, State},
     ids::{PlanName, TenantId},
     key_hash::KeyHash,
     shown,
+    timestamp::Timestamp,
 };
 
 use crate::tenants::Store;
@@ -23,21 +23,10 @@ pub struct Tenant {
     pub plan: PlanName,
     /// Whether it may call.
     #[serde(default)]
-    pub state: TenantState,
+    pub state: State,
     /// Its API keys.
     #[serde(default)]
     pub keys: Vec<ApiKey>,
-}
-
-/// Whether a tenant may call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TenantState {
-    /// It may.
-    #[default]
-    Active,
-    /// It is known and refused.
-    Suspended,
 }
 
 /// One API key, of which only the hash is known.
@@ -54,17 +43,6 @@ pub struct ApiKey {
     pub state: KeyState,
     /// When it ends, RFC 3339; never, where it is left out.
     pub expires_at: Option<String>,
-}
-
-/// Whether a key works.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyState {
-    /// It does.
-    #[default]
-    Active,
-    /// It is unknown from now on.
-    Revoked,
 }
 
 /// Checks the tenants and builds the store of them.
@@ -85,39 +63,25 @@ pub fn store(tenants: &[Tenant]) -> Result<Store, String> {
             if !hashes.insert(hash) {
                 return Err(format!("{at}.sha256: the same key comes twice"));
             }
-            let expires_at_ms = key
+            let expires_at = key
                 .expires_at
                 .as_deref()
-                .map(|text| {
-                    parse_time(text).ok_or_else(|| {
-                        format!(
-                            "{at}.expires_at: must be a time such as 2027-01-31T00:00:00Z, found {}",
-                            shown::shorten(&format!("{text:?}"))
-                        )
-                    })
-                })
-                .transpose()?;
-            if key.state == KeyState::Active {
+                .map(Timestamp::parse)
+                .transpose()
+                .map_err(|e| format!("{at}.expires_at: {}", shown::shorten(&e.to_string())))?;
+            if key.state.is_active() {
                 keys.push(directory::Key {
                     hash,
-                    expires_at_ms,
+                    expires_at_ms: expires_at.map(Timestamp::ms),
                 });
             }
         }
         checked.push(directory::Tenant {
             id: tenant.id.clone(),
             plan: tenant.plan.clone(),
-            state: match tenant.state {
-                TenantState::Active => directory::State::Active,
-                TenantState::Suspended => directory::State::Suspended,
-            },
+            state: tenant.state,
             keys,
         });
     }
     Store::inline(checked).map_err(|e| format!("tenants: {e}"))
-}
-
-fn parse_time(text: &str) -> Option<u64> {
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
 }

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod board;
 pub mod config;
 pub mod decide;
 pub mod denial;

@@ -13,7 +13,7 @@ pub mod shared;
 mod slab;
 pub mod store;
 
-pub use board::Board;
+use crate::board::Board;
 pub use poll::{Answer, Outcome, Request};
 pub use shared::{Follower, Settings, Step};
 pub use store::Store;

@@ -12,10 +12,10 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensConfig {
-    /// The most tokens that are remembered as verified, and as many as refused.
+    /// The most tokens that are remembered, half of them verified, half refused.
     #[serde(default = "default_cache_entries")]
     pub cache_entries: usize,
-    /// The most bytes that either half of that memory takes.
+    /// The most bytes that both halves of that memory take.
     #[serde(default = "default_cache_bytes")]
     pub cache_bytes: usize,
     /// The most signatures that are checked in a second. In WebAssembly EdDSA

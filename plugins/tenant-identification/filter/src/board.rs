@@ -1,7 +1,7 @@
 //! The host's shared data, as the core's followers use it.
 
 use weir_plugin_host::shared::{self, Change};
-use weir_tenant_identification_core::tenants::Board;
+use weir_tenant_identification_core::board::Board;
 use weir_wire::host::HostKind;
 
 /// Shared by all workers of the gateway.

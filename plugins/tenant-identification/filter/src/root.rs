@@ -22,9 +22,6 @@ use crate::{
     state::{State, Waiting},
 };
 
-/// Between two looks while pages of the directory, or keys, are awaited.
-const SOON_MS: u64 = 10;
-
 /// Between two looks where issuers' keys are fetched: how long a request that
 /// needs a fetch waits for it to begin.
 const KEYS_MS: u64 = 50;
@@ -66,7 +63,7 @@ impl Root {
             );
         }
         self.state = Some(Rc::new(state));
-        self.tick_in(SOON_MS);
+        self.tick_in(Follower::SOON_MS);
         Ok(())
     }
 
@@ -97,26 +94,32 @@ impl Root {
             tell(state, &outcome);
         }
         match step {
-            Step::Behind => SOON_MS,
-            Step::Idle => pace(&follower.borrow()),
-            Step::Ask(question) => {
-                let ticket = question.ticket;
-                match self.ask_directory(state, &question.body) {
-                    Some(call) => {
-                        self.calls.insert(call, Call::Directory(ticket));
-                    }
-                    None => {
-                        follower.borrow_mut().answered(
-                            &state.board,
-                            now_ms,
-                            ticket,
-                            Answer::Failed,
-                        );
-                    }
+            Step::Behind => Follower::SOON_MS,
+            Step::Idle => follower.borrow().tick_ms(),
+            Step::Ask(question) => match self.ask_directory(state, &question.body) {
+                Some(call) => {
+                    self.calls.insert(call, Call::Directory(question.ticket));
+                    follower.borrow().tick_ms()
                 }
-                pace(&follower.borrow())
-            }
+                None => self.directory_answered(state, question.ticket, Answer::Failed, now_ms),
+            },
         }
+    }
+
+    fn directory_answered(
+        &mut self,
+        state: &State,
+        ticket: u64,
+        answer: Answer<'_>,
+        now_ms: u64,
+    ) -> u64 {
+        let Some(follower) = &state.follower else {
+            return IDLE_MS;
+        };
+        let step = follower
+            .borrow_mut()
+            .answered(&state.board, now_ms, ticket, answer);
+        self.take_step(state, step, now_ms)
     }
 
     fn ask_directory(&self, state: &State, body: &[u8]) -> Option<u32> {
@@ -255,15 +258,6 @@ impl Root {
     }
 }
 
-/// Sooner while nothing is known, for requests are refused until then.
-fn pace(follower: &Follower) -> u64 {
-    if follower.ready() {
-        follower.tick_ms()
-    } else {
-        SOON_MS
-    }
-}
-
 /// Counts and logs how a poll ended; the same trouble once.
 fn tell(state: &State, outcome: &Outcome) {
     let mut told = state.told.borrow_mut();
@@ -331,13 +325,7 @@ impl Context for Root {
                     (Some(410), _) => Answer::Gone,
                     _ => Answer::Failed,
                 };
-                let Some(follower) = &state.follower else {
-                    return;
-                };
-                let step = follower
-                    .borrow_mut()
-                    .answered(&state.board, now_ms, ticket, answer);
-                let next_ms = self.take_step(&state, step, now_ms);
+                let next_ms = self.directory_answered(&state, ticket, answer, now_ms);
                 if next_ms < state.tick_ms.get() {
                     self.tick_in(next_ms);
                 }

@@ -162,12 +162,13 @@ impl Context for Request {}
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let value = |name| headers::request_text(name).unwrap_or_default();
+        let tenant = value(names::TENANT_ID);
         // Nobody's request uses nothing.
-        if headers::request_value(names::OPEN).is_some() {
+        if tenant.is_empty() && headers::is_open() {
             return Action::Continue;
         }
         self.exchange = Some(Exchange::begin(
-            value(names::TENANT_ID),
+            tenant,
             value(names::TENANT_CONTEXT),
             value(names::REQUEST_ID),
             value(names::REQUEST_CLASS),

@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+pub use weir_wire::directory::{KeyState, State as TenantState};
 use weir_wire::{
     directory::KEYS_MAX,
     ids::{KeyName, PlanName, TenantId},
     key_hash::KeyHash,
+    timestamp::Timestamp,
 };
-
-use super::timestamp::Timestamp;
 
 /// The largest file that is read, in bytes.
 pub const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -62,23 +62,6 @@ pub struct Tenant {
     pub keys: Vec<Key>,
 }
 
-/// Whether a tenant may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TenantState {
-    /// It may.
-    #[default]
-    Active,
-    /// It is known, and refused.
-    Suspended,
-}
-
-impl TenantState {
-    fn is_active(&self) -> bool {
-        *self == Self::Active
-    }
-}
-
 /// One API key, of which only the hash is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,23 +84,6 @@ pub struct Key {
     /// When it ends; never where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-}
-
-/// Whether a key works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyState {
-    /// It does, until it expires.
-    #[default]
-    Active,
-    /// It does not, and never will again.
-    Revoked,
-}
-
-impl KeyState {
-    fn is_active(&self) -> bool {
-        *self == Self::Active
-    }
 }
 
 /// A hash as hexadecimal digits.

@@ -4,4 +4,3 @@
 pub mod file;
 pub mod served;
 pub mod snapshot;
-pub mod timestamp;

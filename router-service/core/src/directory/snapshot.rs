@@ -11,9 +11,10 @@ use weir_wire::{
     directory::{self as wire, PAGE_MAX_BYTES, PAGES_MAX, Version},
     ids::TenantId,
     proto::directory as proto,
+    timestamp::Timestamp,
 };
 
-use super::file::{File, KeyState, Tenant, TenantState};
+use super::file::{File, Tenant};
 
 /// The most bytes that a page's own fields take beside tenants: two versions
 /// with a number of up to 10 bytes, and two numbers of up to 5.
@@ -220,20 +221,17 @@ fn message(tenant: &Tenant) -> proto::Tenant {
     let mut keys: Vec<wire::Key> = tenant
         .keys
         .iter()
-        .filter(|key| key.state == KeyState::Active)
+        .filter(|key| key.state.is_active())
         .map(|key| wire::Key {
             hash: key.sha256,
-            expires_at_ms: key.expires_at.map(super::timestamp::Timestamp::ms),
+            expires_at_ms: key.expires_at.map(Timestamp::ms),
         })
         .collect();
     keys.sort_unstable_by_key(|key| key.hash);
     proto::Tenant::from(&wire::Tenant {
         id: tenant.id.clone(),
         plan: tenant.plan.clone(),
-        state: match tenant.state {
-            TenantState::Active => wire::State::Active,
-            TenantState::Suspended => wire::State::Suspended,
-        },
+        state: tenant.state,
         keys,
     })
 }

@@ -1,5 +1,7 @@
 //! The directory's listener: one page for each request of a gateway.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     body::Bytes,
@@ -7,10 +9,9 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use weir_process::bears;
 use weir_wire::{
     directory::SNAPSHOT_PATH, headers as names, proto::directory::SnapshotRequest,
     usage::PROTO_CONTENT_TYPE,
@@ -24,15 +25,14 @@ const BODY_MAX_BYTES: usize = 4 << 10;
 #[derive(Clone)]
 struct Listener {
     shared: Shared,
-    /// Of the token: compared by hashes, neither length nor content shows.
-    token: [u8; 32],
+    token: Arc<str>,
 }
 
 /// Everything on the port.
 pub fn routes(shared: Shared, token: &str) -> Router {
     let listener = Listener {
         shared,
-        token: Sha256::digest(token).into(),
+        token: token.into(),
     };
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
@@ -95,14 +95,6 @@ async fn answer(listener: &Listener, request: Request) -> Result<Bytes, Refused>
         .map_err(|gone| Refused::new(StatusCode::GONE, gone.to_string()))
 }
 
-fn bears(headers: &HeaderMap, token: &[u8; 32]) -> bool {
-    let presented = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
-        .unwrap_or_default();
-    Sha256::digest(presented).ct_eq(token.as_slice()).into()
-}
-
 impl axum::response::IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Self(status, message) = self;
@@ -124,6 +116,7 @@ impl axum::response::IntoResponse for Refused {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use http::HeaderMap;
     use tower::ServiceExt as _;
     use weir_router_core::directory::{file::File, snapshot::Snapshot};
     use weir_wire::{directory::Page, proto::directory::Version};

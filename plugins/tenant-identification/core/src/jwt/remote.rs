@@ -4,14 +4,18 @@
 //! workers of a gateway share.
 
 use super::config::JwksUriConfig;
+use crate::board::{time_word, word_time};
 
 /// How long beyond its timeout a fetch without an answer counts as under way.
 const GRACE_MS: u64 = 1_000;
 
+/// How many numbers a schedule is.
+pub(crate) const WORDS: usize = 5;
+
 /// The fetches of one issuer's set.
 #[derive(Debug, Clone)]
-pub(crate) struct Schedule {
-    pub config: JwksUriConfig,
+pub(crate) struct Schedule<'c> {
+    config: &'c JwksUriConfig,
     fetched_at_ms: Option<u64>,
     begun_at_ms: Option<u64>,
     due_at_ms: u64,
@@ -19,10 +23,8 @@ pub(crate) struct Schedule {
     asked_at_ms: Option<u64>,
 }
 
-impl Schedule {
-    pub const BYTES: usize = 40;
-
-    pub fn new(config: JwksUriConfig) -> Self {
+impl<'c> Schedule<'c> {
+    pub fn new(config: &'c JwksUriConfig) -> Self {
         Self {
             config,
             fetched_at_ms: None,
@@ -96,44 +98,30 @@ impl Schedule {
         self.fetched_at_ms
     }
 
-    /// As [`Self::to_bytes`] wrote it.
-    pub fn from_bytes(config: JwksUriConfig, bytes: &[u8; Self::BYTES]) -> Self {
-        let mut numbers = bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|number| u64::from_le_bytes(*number));
-        let mut next = || numbers.next().unwrap_or_default();
-        let time = |number: u64| (number != NEVER).then_some(number);
+    /// As [`Self::to_words`] wrote it.
+    pub fn from_words(config: &'c JwksUriConfig, words: [u64; WORDS]) -> Self {
+        let [fetched, begun, due_at_ms, failures, asked] = words;
         Self {
             config,
-            fetched_at_ms: time(next()),
-            begun_at_ms: time(next()),
-            due_at_ms: next(),
-            failures: u32::try_from(next()).unwrap_or(u32::MAX),
-            asked_at_ms: time(next()),
+            fetched_at_ms: word_time(fetched),
+            begun_at_ms: word_time(begun),
+            due_at_ms,
+            failures: u32::try_from(failures).unwrap_or(u32::MAX),
+            asked_at_ms: word_time(asked),
         }
     }
 
-    /// Five numbers, little endian: all but the configuration.
-    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
-        let numbers = [
-            self.fetched_at_ms.unwrap_or(NEVER),
-            self.begun_at_ms.unwrap_or(NEVER),
+    /// All but the configuration.
+    pub fn to_words(&self) -> [u64; WORDS] {
+        [
+            time_word(self.fetched_at_ms),
+            time_word(self.begun_at_ms),
             self.due_at_ms,
             u64::from(self.failures),
-            self.asked_at_ms.unwrap_or(NEVER),
-        ];
-        let mut bytes = [0; Self::BYTES];
-        for (to, number) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
-            *to = number.to_le_bytes();
-        }
-        bytes
+            time_word(self.asked_at_ms),
+        ]
     }
 }
-
-/// A time that has not been.
-const NEVER: u64 = u64::MAX;
 
 /// The set that one worker holds.
 #[derive(Debug, Clone)]
@@ -173,14 +161,15 @@ mod tests {
 
     use super::*;
 
-    fn schedule() -> Schedule {
+    fn config() -> JwksUriConfig {
         let json = r#"{"cluster":"c","authority":"a","path":"/","refresh_s":10,"max_age_s":60}"#;
-        Schedule::new(serde_json::from_str(json).unwrap())
+        serde_json::from_str(json).unwrap()
     }
 
     #[test]
     fn a_failure_is_tried_again_ever_later() {
-        let mut s = schedule();
+        let config = config();
+        let mut s = Schedule::new(&config);
         assert!(s.is_due(0));
         let mut now = 0;
         for wait_ms in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
@@ -201,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_fetch_that_is_never_answered_ends() {
-        let mut s = schedule();
+        let config = config();
+        let mut s = Schedule::new(&config);
         for (begun, again) in [(0, 4_000), (4_000, 9_000), (9_000, 16_000)] {
             s.begin(begun);
             assert!(s.is_under_way(begun + 2_999), "{begun}");
@@ -213,7 +203,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_cause_one_fetch_in_a_pause() {
-        let mut s = schedule();
+        let config = config();
+        let mut s = Schedule::new(&config);
         s.begin(0);
         for (now, is_asked) in [
             (2_999, false),
@@ -230,7 +221,7 @@ mod tests {
     #[test]
     fn a_set_serves_until_it_is_too_old() {
         let mut held = Held {
-            uri: schedule().config,
+            uri: config(),
             fetched_at_ms: None,
         };
         assert_eq!(held.age_ms(5), None);
@@ -243,10 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_comes_back_from_its_bytes() {
-        let mut s = schedule();
+    fn a_schedule_comes_back_from_its_words() {
+        let config = config();
+        let mut s = Schedule::new(&config);
         for _ in 0..2 {
-            let back = Schedule::from_bytes(s.config.clone(), &s.to_bytes());
+            let back = Schedule::from_words(&config, s.to_words());
             assert_eq!(format!("{back:?}"), format!("{s:?}"));
             s.begin(7);
             s.failed(8);

@@ -3,10 +3,11 @@
 //! When to fetch and what came stands in the host's shared data, one slot for
 //! each set. Whoever changes a slot from "due" to "under way" makes the call.
 
-use sha2::{Digest as _, Sha256};
-
-use super::{Fetched, Issuers, JwksError, JwksUriConfig, SET_MAX_BYTES, Skipped, remote::Schedule};
-use crate::tenants::Board;
+use super::{
+    Fetched, Issuers, JwksError, JwksUriConfig, SET_MAX_BYTES, Skipped,
+    remote::{Schedule, WORDS},
+};
+use crate::board::{Board, WORD_BYTES, read_words, words};
 
 /// A call to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +50,10 @@ impl SharedKeys {
     pub fn due(&self, board: &impl Board, issuers: &mut Issuers, mono_ms: u64) -> Vec<Fetch> {
         let mut fetches = Vec::new();
         for (issuer, uri) in remotes(issuers) {
-            let slot = self.follow(board, issuers, issuer, &uri, mono_ms);
-            if !slot.schedule(&uri).is_due(mono_ms) {
+            if !follow(board, issuers, issuer, &uri, mono_ms).is_due(mono_ms) {
                 continue;
             }
-            let begun = self.change(board, &uri, |schedule| {
+            let begun = self.change(board, &uri, None, |schedule| {
                 let is_due = schedule.is_due(mono_ms);
                 if is_due {
                     schedule.begin(mono_ms);
@@ -80,11 +80,11 @@ impl SharedKeys {
             return Ask::Paused;
         };
         let before = issuers.generation(issuer);
-        self.follow(board, issuers, issuer, &uri, mono_ms);
+        follow(board, issuers, issuer, &uri, mono_ms);
         if issuers.generation(issuer) != before {
             return Ask::Arrived;
         }
-        let asked = self.change(board, &uri, |schedule| {
+        let asked = self.change(board, &uri, None, |schedule| {
             (schedule.is_under_way(mono_ms), schedule.ask(mono_ms))
         });
         match asked {
@@ -104,9 +104,9 @@ impl SharedKeys {
         mono_ms: u64,
     ) -> bool {
         issuers.remote(issuer).is_some_and(|uri| {
-            Slot::read(board.read(&key(uri)))
-                .schedule(uri)
-                .is_under_way(mono_ms)
+            let value = board.read(&key(uri));
+            let (schedule, _) = slot(uri, value.as_deref());
+            schedule.is_under_way(mono_ms)
         })
     }
 
@@ -131,55 +131,34 @@ impl SharedKeys {
             .ok_or(JwksError::NotFetched)
             .and_then(|body| issuers.adopt(issuer, mono_ms, mono_ms, body));
         if outcome.is_err() {
-            self.change(board, &uri, |schedule| schedule.failed(mono_ms));
+            self.change(board, &uri, None, |schedule| schedule.failed(mono_ms));
             issuers.forget_old(issuer, mono_ms);
         } else {
-            let body = body.unwrap_or_default();
-            board.change(&key(&uri), |found| {
-                let mut schedule = Slot::read(found.map(<[u8]>::to_vec)).schedule(&uri);
-                schedule.succeeded(mono_ms);
-                ((), Some(self.write(&schedule, body)))
-            });
+            self.change(board, &uri, body, |schedule| schedule.succeeded(mono_ms));
         }
         outcome
     }
 
-    /// Adopts what the slot holds, if it is news.
-    fn follow(
-        &self,
-        board: &impl Board,
-        issuers: &mut Issuers,
-        issuer: usize,
-        uri: &JwksUriConfig,
-        mono_ms: u64,
-    ) -> Slot {
-        let slot = Slot::read(board.read(&key(uri)));
-        if let Some(fetched_at_ms) = slot.schedule(uri).fetched_at_ms() {
-            // The worker that fetched it has said what is wrong with it.
-            let _ = issuers.adopt(issuer, mono_ms, fetched_at_ms, slot.body());
-        }
-        issuers.forget_old(issuer, mono_ms);
-        slot
-    }
-
+    /// Changes the schedule of a slot, and its body where there is another.
     fn change<T>(
         &self,
         board: &impl Board,
         uri: &JwksUriConfig,
-        mut change: impl FnMut(&mut Schedule) -> T,
+        body: Option<&[u8]>,
+        mut change: impl FnMut(&mut Schedule<'_>) -> T,
     ) -> Option<T> {
         board.change(&key(uri), |found| {
-            let slot = Slot::read(found.map(<[u8]>::to_vec));
-            let mut schedule = slot.schedule(uri);
+            let (mut schedule, held) = slot(uri, found);
             let outcome = change(&mut schedule);
-            (outcome, Some(self.write(&schedule, slot.body())))
+            (outcome, Some(self.write(&schedule, body.unwrap_or(held))))
         })
     }
 
-    fn write(&self, schedule: &Schedule, body: &[u8]) -> Vec<u8> {
-        let mut bytes = schedule.to_bytes().to_vec();
-        bytes.extend(u64::try_from(body.len()).unwrap_or(0).to_le_bytes());
-        bytes.extend_from_slice(body);
+    /// The value of a slot: schedule, length of the body, body.
+    fn write(&self, schedule: &Schedule<'_>, body: &[u8]) -> Vec<u8> {
+        let length = u64::try_from(body.len()).unwrap_or(0);
+        let header = words(schedule.to_words()).chain(length.to_le_bytes());
+        let mut bytes: Vec<u8> = header.chain(body.iter().copied()).collect();
         if self.fixed {
             bytes.resize(HEADER_BYTES.saturating_add(SET_MAX_BYTES), 0);
         }
@@ -188,49 +167,50 @@ impl SharedKeys {
 }
 
 /// The schedule and the length of the body.
-const HEADER_BYTES: usize = Schedule::BYTES + 8;
+const HEADER_BYTES: usize = (WORDS + 1) * WORD_BYTES;
 
-/// The value of a slot: schedule, length of the body, body.
-struct Slot(Vec<u8>);
-
-impl Slot {
-    /// A slot that nobody wrote, or nobody as this version does, is empty.
-    fn read(value: Option<Vec<u8>>) -> Self {
-        Self(
-            value
-                .filter(|v| v.len() >= HEADER_BYTES)
-                .unwrap_or_default(),
-        )
-    }
-
-    fn schedule(&self, uri: &JwksUriConfig) -> Schedule {
-        match self.0.first_chunk() {
-            Some(bytes) => Schedule::from_bytes(uri.clone(), bytes),
-            None => Schedule::new(uri.clone()),
-        }
-    }
-
-    fn body(&self) -> &[u8] {
-        let length = self
-            .0
-            .get(Schedule::BYTES..HEADER_BYTES)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, u64::from_le_bytes);
-        let rest = self.0.get(HEADER_BYTES..).unwrap_or_default();
-        usize::try_from(length)
+/// Reads what [`SharedKeys::write`] wrote. A slot that nobody wrote, or nobody as
+/// this version does, is empty.
+fn slot<'c, 'v>(uri: &'c JwksUriConfig, value: Option<&'v [u8]>) -> (Schedule<'c>, &'v [u8]) {
+    let read = |value| {
+        let (schedule, rest) = read_words(value)?;
+        let ([length], rest) = read_words(rest)?;
+        let body = usize::try_from(length)
             .ok()
-            .and_then(|length| rest.get(..length))
-            .unwrap_or_default()
+            .and_then(|length| rest.get(..length));
+        Some((
+            Schedule::from_words(uri, schedule),
+            body.unwrap_or_default(),
+        ))
+    };
+    value
+        .and_then(read)
+        .unwrap_or_else(|| (Schedule::new(uri), &[]))
+}
+
+/// Adopts what the slot holds, if it is news; says when to fetch.
+fn follow<'c>(
+    board: &impl Board,
+    issuers: &mut Issuers,
+    issuer: usize,
+    uri: &'c JwksUriConfig,
+    mono_ms: u64,
+) -> Schedule<'c> {
+    let value = board.read(&key(uri));
+    let (schedule, body) = slot(uri, value.as_deref());
+    if let Some(fetched_at_ms) = schedule.fetched_at_ms() {
+        // The worker that fetched it has said what is wrong with it.
+        let _ = issuers.adopt(issuer, mono_ms, fetched_at_ms, body);
     }
+    issuers.forget_old(issuer, mono_ms);
+    schedule
 }
 
 /// A set has one slot, whichever issuers share it and whatever else the
 /// configuration says.
 fn key(uri: &JwksUriConfig) -> String {
-    let name = format!("{}\n{}\n{}", uri.cluster, uri.authority, uri.path);
-    let digest = Sha256::digest(name);
-    let hex: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
-    format!("weir/jwks/1/{hex}")
+    // None of them holds a space: all are visible ASCII.
+    format!("weir/jwks/1/{} {} {}", uri.cluster, uri.authority, uri.path)
 }
 
 fn remotes(issuers: &Issuers) -> Vec<(usize, JwksUriConfig)> {

@@ -3,15 +3,14 @@
 //! OpenAI's SDKs send `Authorization: Bearer`, Anthropic's `x-api-key`, Azure's
 //! `api-key`.
 
+use crate::jwt::TOKEN_MAX_BYTES;
+
 /// The headers that carry an API key where nothing else is configured. They are
 /// stripped before upstream whatever is configured.
 pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// The longest key that is hashed, in bytes.
 pub const KEY_MAX_BYTES: usize = 512;
-
-/// The longest token that is read, in bytes.
-pub const TOKEN_MAX_BYTES: usize = 8 << 10;
 
 /// The most credentials of one request.
 pub const CREDENTIALS_MAX: usize = 8;

@@ -3,32 +3,19 @@
 
 use weir_wire::directory::{PAGE_MAX_BYTES, Version};
 
+use crate::board::{WORD_BYTES, read_words, time_word, word_time, words};
+
 /// The bytes of a page's slot where sizes never change (Kong).
 const SLOT_BYTES: usize = 64 << 10;
 
 /// Epoch, lease, index and length before the page.
-const SLOT_HEADER_BYTES: usize = 32;
+const SLOT_HEADER_BYTES: usize = 4 * WORD_BYTES;
 
 const _: () = assert!(SLOT_HEADER_BYTES + PAGE_MAX_BYTES <= SLOT_BYTES);
 
 /// The format of head and slots; part of their names, because the data outlives
 /// the module that wrote it.
 const FORMAT: &str = "1";
-
-/// Data that all workers of a gateway share.
-pub trait Board {
-    /// The value of a key.
-    fn read(&self, key: &str) -> Option<Vec<u8>>;
-
-    /// Lets `decide` see the value of a key and say what to put in its place, if
-    /// anything; again where another worker came between. `None` where nothing
-    /// was written that should have been.
-    fn change<T>(
-        &self,
-        key: &str,
-        decide: impl FnMut(Option<&[u8]>) -> (T, Option<Vec<u8>>),
-    ) -> Option<T>;
-}
 
 /// The directory that the pages on the board make up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +57,10 @@ impl Head {
         bytes.and_then(Self::parse).unwrap_or_default()
     }
 
-    fn parse(mut bytes: &[u8]) -> Option<Self> {
-        let mut word = || {
-            let (first, rest) = bytes.split_first_chunk()?;
-            bytes = rest;
-            Some(u64::from_le_bytes(*first))
-        };
-        let (holder, lease, deadline_ms) = (word()?, word()?, word()?);
-        let (asked, polled) = (word()?, word()?);
-        let (epoch, area) = (word()?, word()?);
-        let (base, count) = (word()?, word()?);
-        let (number, digest) = (word()?, word()?);
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let ([holder, lease, deadline_ms, asked, polled], rest) = read_words(bytes)?;
+        let ([epoch, area, base, count, number, digest], rest) = read_words(rest)?;
+        let ([whole_wanted], _) = read_words(rest)?;
         let published = Published {
             epoch,
             area,
@@ -92,23 +72,22 @@ impl Head {
             holder,
             lease,
             deadline_ms,
-            asked_at_ms: asked.checked_sub(1),
-            polled_at_ms: polled.checked_sub(1),
+            asked_at_ms: word_time(asked),
+            polled_at_ms: word_time(polled),
             published: (epoch > 0).then_some(published),
-            whole_wanted: word()? > 0,
+            whole_wanted: whole_wanted > 0,
         })
     }
 
     /// Always of one size.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let time = |at: Option<u64>| at.map_or(0, |at| at.saturating_add(1));
         let of = |field: fn(&Published) -> u64| self.published.as_ref().map_or(0, field);
-        [
+        words([
             self.holder,
             self.lease,
             self.deadline_ms,
-            time(self.asked_at_ms),
-            time(self.polled_at_ms),
+            time_word(self.asked_at_ms),
+            time_word(self.polled_at_ms),
             of(|p| p.epoch),
             of(|p| p.area),
             of(|p| p.base.into()),
@@ -116,9 +95,7 @@ impl Head {
             of(|p| p.version.number),
             of(|p| p.version.digest),
             self.whole_wanted.into(),
-        ]
-        .into_iter()
-        .flat_map(u64::to_le_bytes)
+        ])
         .collect()
     }
 }
@@ -138,13 +115,7 @@ pub(super) struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<SLOT_HEADER_BYTES>()?;
-        let mut words = header.chunks_exact(8).map(|word| {
-            let word = word.first_chunk();
-            word.map_or(0, |word| u64::from_le_bytes(*word))
-        });
-        let (epoch, lease) = (words.next()?, words.next()?);
-        let (index, length) = (words.next()?, words.next()?);
+        let ([epoch, lease, index, length], rest) = read_words(bytes)?;
         Some(Self {
             epoch,
             lease,
@@ -159,7 +130,7 @@ impl<'a> Slot<'a> {
         let header = [self.epoch, self.lease, self.index.into(), length];
         let size = SLOT_HEADER_BYTES.saturating_add(self.page.len());
         let mut bytes = Vec::with_capacity(if fixed { SLOT_BYTES } else { size });
-        bytes.extend(header.into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend(words(header));
         bytes.extend_from_slice(self.page);
         if fixed {
             bytes.resize(SLOT_BYTES, 0);

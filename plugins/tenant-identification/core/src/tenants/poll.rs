@@ -8,7 +8,8 @@ use weir_wire::{
     proto::directory::SnapshotRequest,
 };
 
-use super::board::{Board, Head, Names, Published, Slot};
+use super::board::{Head, Names, Published, Slot};
+use crate::board::Board;
 
 /// Changes are kept as pages behind the whole directory; of more than these the
 /// whole is read again, so that a worker that joins has a bound on what it reads.

@@ -7,16 +7,14 @@ use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use weir_wire::{
-    directory::{PAGE_MAX_BYTES, Page, State, Tenant},
+    directory::{PAGE_MAX_BYTES, Page, Tenant},
     ids::{KeyName, PlanName, TenantId},
     key_hash::KeyHash,
+    timestamp::Timestamp,
 };
 
 use super::*;
-use crate::directory::{
-    file::{self, File, KeyState, TenantState},
-    timestamp::Timestamp,
-};
+use crate::directory::file::{self, File, KeyState, TenantState};
 
 /// What a gateway holds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -78,10 +76,7 @@ impl Holder {
             Tenant {
                 id: tenant.id.clone(),
                 plan: tenant.plan.clone(),
-                state: match tenant.state {
-                    TenantState::Active => State::Active,
-                    TenantState::Suspended => State::Suspended,
-                },
+                state: tenant.state,
                 keys,
             }
         };

@@ -1,4 +1,4 @@
-//! A time as the directory's file has it: RFC 3339 outside, milliseconds inside.
+//! A time as operators write it in a directory: RFC 3339 outside, milliseconds inside.
 
 use std::fmt;
 
