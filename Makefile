@@ -36,10 +36,13 @@ $(WASM_BINDGEN)/bin/wasm-bindgen-test-runner:
 	cargo install wasm-bindgen-cli --version $(WASM_BINDGEN_VERSION) --root $(WASM_BINDGEN)
 
 .PHONY: wasm
-wasm: setup ## Build the filters into target/wasm
+wasm: setup ## Build the filters into target/wasm, those for Kong into target/wasm/kong
 	cargo build --locked --profile filter --target wasm32-wasip1 $(FILTER_PACKAGES)
-	@mkdir -p $(WASM)
-	@for f in $(FILTERS); do n=$${f//-/_}.wasm; cmp -s target/wasm32-wasip1/filter/$$n $(WASM)/$$n || cp target/wasm32-wasip1/filter/$$n $(WASM)/$$n; done
+	cargo build --locked -p weir-trim
+	@mkdir -p $(WASM)/kong
+	@set -e; for f in $(FILTERS); do n=$${f//-/_}.wasm; b=target/wasm32-wasip1/filter/$$n; \
+	  cmp -s $$b $(WASM)/kong/$$n || cp $$b $(WASM)/kong/$$n; \
+	  target/debug/weir-trim --sources plugins/$$f/filter/src --module $$b --output $(WASM)/$$n; done
 
 .PHONY: build
 build: setup ## Build the services and the fakes
