@@ -74,7 +74,13 @@ pub fn measure(rounds: usize, load: &Load, rate: u32) -> anyhow::Result<String> 
         let flood = FLOODS.get(*index).map_or(Flood::None, |(_, flood)| *flood);
         let running = Running::start(flood, rate, &gateway, &issuer);
         let events = upstream.events();
-        let round = series::one_round(&gateway, &runtime, load, &upstream, (&known, events));
+        let round = series::one_round(
+            &gateway,
+            &runtime,
+            load,
+            &upstream,
+            (&known, events, series::SETTLE),
+        );
         let count = running.stop()?;
         if let Some(sent) = sent.get_mut(*index) {
             *sent = sent.saturating_add(count);

@@ -22,7 +22,7 @@ use crate::{
 
 /// One flush of usage-events and some: what a gateway does after the last
 /// answer belongs to the requests too.
-const SETTLE: Duration = Duration::from_millis(250);
+pub const SETTLE: Duration = Duration::from_millis(250);
 
 /// How long the last usage event may take.
 const EVENTS_MAX: Duration = Duration::from_secs(10);
@@ -119,8 +119,14 @@ impl Subject {
             false => upstream.events(),
         };
         let key = std::slice::from_ref(&self.key);
-        let round = one_round(&self.gateway, runtime, load, upstream, (key, events))
-            .with_context(|| format!("with {} filters", self.variant.filters))?;
+        let round = one_round(
+            &self.gateway,
+            runtime,
+            load,
+            upstream,
+            (key, events, SETTLE),
+        )
+        .with_context(|| format!("with {} filters", self.variant.filters))?;
         self.requests = self.requests.saturating_add(requests);
         Ok(round)
     }
@@ -167,8 +173,8 @@ pub fn options(key: &str, upstream: &Upstream) -> GatewayOptions {
     }
 }
 
-/// Runs `load` on a gateway with these credentials in turn, and waits until the
-/// upstream has so many events.
+/// Runs `load` on a gateway with these credentials in turn, waits that long, and
+/// then until the upstream has so many events.
 ///
 /// # Errors
 /// Where one request or one event does not arrive.
@@ -177,7 +183,7 @@ pub fn one_round(
     runtime: &Runtime,
     load: &Load,
     upstream: &Upstream,
-    (credentials, events): (&[String], u64),
+    (credentials, events, settle): (&[String], u64, Duration),
 ) -> anyhow::Result<Round> {
     let authority = gateway.url.trim_start_matches("http://");
     let connections = runtime.block_on(load::connect(authority, load.connections))?;
@@ -186,7 +192,7 @@ pub fn one_round(
     let answered = upstream.requests().saturating_add(requests);
     let before_ns = machine::cpu_ns(pid)?;
     let outcome = runtime.block_on(load.run(authority, connections, credentials))?;
-    wait_for_events(upstream, events)?;
+    wait_for_events(upstream, events, settle)?;
     let cpu_ns = machine::cpu_ns(pid)?.saturating_sub(before_ns);
     if upstream.requests() != answered {
         bail!("the upstream saw other requests than those of this round");
@@ -217,10 +223,10 @@ fn take_modules_from(folder: &Path, config: &mut Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wait_for_events(upstream: &Upstream, expected: u64) -> anyhow::Result<()> {
+fn wait_for_events(upstream: &Upstream, expected: u64, settle: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
     // The same pause for a gateway that sends none.
-    thread::sleep(SETTLE);
+    thread::sleep(settle);
     while upstream.events() < expected {
         if start.elapsed() > EVENTS_MAX {
             bail!(
@@ -228,7 +234,7 @@ fn wait_for_events(upstream: &Upstream, expected: u64) -> anyhow::Result<()> {
                 expected.saturating_sub(upstream.events())
             );
         }
-        thread::sleep(SETTLE);
+        thread::sleep(settle);
     }
     Ok(())
 }

@@ -23,6 +23,18 @@ pub fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
+/// The nearest-rank percentile of `values` in any order; NaN where there are none.
+#[must_use]
+pub fn quantile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = sorted.len().saturating_mul(percent).div_ceil(100).max(1);
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
 /// The spread of `values`; NaN where there are none.
 #[must_use]
 pub fn spread(values: &[f64]) -> Spread {

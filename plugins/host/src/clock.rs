@@ -26,6 +26,39 @@ pub fn monotonic_ms() -> u64 {
     nanos.unwrap_or(0) / 1_000_000
 }
 
+/// Random bytes that were asked for ahead: to ask costs more than what comes.
+#[derive(Debug)]
+pub struct Randomness {
+    ahead: [u8; 512],
+    left: usize,
+}
+
+impl Default for Randomness {
+    fn default() -> Self {
+        Self {
+            ahead: [0; 512],
+            left: 0,
+        }
+    }
+}
+
+#[cfg(target_os = "wasi")]
+impl Randomness {
+    /// `N` bytes, at most 512, that nobody had before; `None` where the host has
+    /// none.
+    #[must_use]
+    pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        if self.left < N {
+            self.ahead = random()?;
+            self.left = self.ahead.len();
+        }
+        let rest = self.ahead.get_mut(..self.left)?;
+        let bytes = rest.last_chunk_mut::<N>()?;
+        self.left = self.left.saturating_sub(N);
+        Some(std::mem::replace(bytes, [0; N]))
+    }
+}
+
 /// `N` bytes from the host's generator (BoringSSL's in Envoy), or `None` where
 /// it has none.
 #[cfg(target_os = "wasi")]

@@ -1,12 +1,43 @@
 //! Headers as bytes.
 
 use proxy_wasm::{hostcalls, types::MapType};
-use weir_wire::headers as names;
+use weir_wire::{headers as names, host};
 
 /// Every header of the request, pseudo-headers included, names in lower case.
-#[must_use]
-pub fn request() -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+#[derive(Debug)]
+pub struct Request(Vec<u8>);
+
+impl Request {
+    /// Asks the host; where it has none there is none.
+    #[must_use]
+    #[allow(unsafe_code)]
+    pub fn read() -> Self {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        // SAFETY: both pointers are those of locals.
+        let status = unsafe {
+            proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut data, &mut size)
+        };
+        if status != 0 || data.is_null() {
+            return Self(Vec::new());
+        }
+        // SAFETY: the host allocated these bytes for us by the SDK's
+        // `proxy_on_memory_allocate`, a boxed slice of that size.
+        Self(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
+
+    /// The headers, borrowed: copies of each would be a fourth of what the
+    /// filter itself does.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&str, &[u8])> {
+        host::pairs(&self.0).unwrap_or_default()
+    }
+}
+
+#[allow(unsafe_code)]
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    /// The SDK's own use of it copies each name and each value.
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
 }
 
 /// One header of the request; several copies come joined by commas.

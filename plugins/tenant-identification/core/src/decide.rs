@@ -18,7 +18,7 @@ use crate::{
     sources::{
         Kind,
         certificate::Peer,
-        credential::{self, At, CREDENTIALS_MAX, Credential, Presented},
+        credential::{self, At, CREDENTIALS_MAX, Credential, Header, Presented},
         metadata,
     },
     tenants::{Found, Store},
@@ -26,12 +26,13 @@ use crate::{
 };
 
 /// The time of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
+#[derive(Clone, Copy)]
+pub struct Now<'a> {
     /// Milliseconds of the Unix epoch, UTC.
     pub wall_ms: u64,
-    /// Milliseconds of a clock that never leaps.
-    pub monotonic_ms: u64,
+    /// Milliseconds of a clock that never leaps. Asked for only where a signature
+    /// is to be checked: on most requests it is a host call too many.
+    pub monotonic_ms: &'a dyn Fn() -> u64,
 }
 
 /// What a worker of the gateway knows.
@@ -54,7 +55,7 @@ pub struct Worker<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// All headers, names in lower case, pseudo-headers with them.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a [Header<'a>],
     /// Envoy's dynamic metadata, serialised, where a source reads it.
     pub metadata: Option<&'a [u8]>,
     /// What the client's validated certificate says, where a source reads it.
@@ -107,7 +108,7 @@ pub struct Identification {
 pub fn identify(
     worker: &mut Worker<'_>,
     request: &Request<'_>,
-    now: Now,
+    now: Now<'_>,
     random: [u8; 10],
 ) -> Decision {
     if let Err(denial) = check_headers(worker.setup.host, request.headers) {
@@ -174,7 +175,7 @@ struct Named {
 fn resolve(
     worker: &mut Worker<'_>,
     request: &Request<'_>,
-    now: Now,
+    now: Now<'_>,
 ) -> Result<(Named, PlanName), Refusal> {
     let setup = worker.setup;
     let presented: Vec<Presented<'_>> = distinct(setup, request.headers)?;
@@ -239,7 +240,7 @@ fn resolve(
 /// Every credential of the request once.
 fn distinct<'a>(
     setup: &'a Setup,
-    headers: &'a [(String, Vec<u8>)],
+    headers: &'a [Header<'a>],
 ) -> Result<Vec<Presented<'a>>, Box<Denial>> {
     let mut distinct: Vec<Presented<'a>> = Vec::new();
     for presented in credential::presented(&setup.places, headers) {
@@ -279,7 +280,7 @@ fn as_token<'a>(presented: &Presented<'a>) -> Option<&'a [u8]> {
     }
 }
 
-fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now) -> Result<Named, Box<Denial>> {
+fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now<'_>) -> Result<Named, Box<Denial>> {
     if !worker.ready {
         return Err(Denial::not_ready());
     }
@@ -298,7 +299,7 @@ fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now) -> Result<Named, B
     }
 }
 
-fn by_token(worker: &mut Worker<'_>, token: &[u8], now: Now) -> Result<Named, Refusal> {
+fn by_token(worker: &mut Worker<'_>, token: &[u8], now: Now<'_>) -> Result<Named, Refusal> {
     match worker.tokens.claim(token, now, worker.checker) {
         Ok(claimed) => Ok(Named {
             tenant: claimed.tenant,
@@ -361,7 +362,7 @@ fn disagree(first: &Named, other: &str, source: Kind) -> Box<Denial> {
 /// where the operator wants that.
 fn by_host(
     setup: &Setup,
-    headers: &[(String, Vec<u8>)],
+    headers: &[Header<'_>],
     known: Option<Named>,
 ) -> Result<Named, Box<Denial>> {
     let authority = match setup.host {
@@ -420,7 +421,7 @@ fn plan(worker: &Worker<'_>, named: &Named) -> Result<PlanName, Box<Denial>> {
         .ok_or_else(Denial::no_plan)
 }
 
-fn check_headers(host: HostKind, headers: &[(String, Vec<u8>)]) -> Result<(), Box<Denial>> {
+fn check_headers(host: HostKind, headers: &[Header<'_>]) -> Result<(), Box<Denial>> {
     for (name, value) in headers {
         if std::str::from_utf8(value).is_err() {
             return Err(Denial::not_utf8(name));
@@ -432,21 +433,23 @@ fn check_headers(host: HostKind, headers: &[(String, Vec<u8>)]) -> Result<(), Bo
     Ok(())
 }
 
-fn value<'a>(headers: &'a [(String, Vec<u8>)], wanted: &str) -> Option<&'a [u8]> {
+fn value<'a>(headers: &'a [Header<'a>], wanted: &str) -> Option<&'a [u8]> {
     headers
         .iter()
-        .find(|(name, _)| name == wanted)
-        .map(|(_, value)| value.as_slice())
+        .find(|(name, _)| *name == wanted)
+        .map(|(_, value)| *value)
 }
 
 /// Takes out Weir's own headers and every credential.
-fn strip(setup: &Setup, headers: &[(String, Vec<u8>)]) -> Change {
+fn strip(setup: &Setup, headers: &[Header<'_>]) -> Change {
     let mut change = Change {
         strip: headers
             .iter()
-            .map(|(name, _)| name)
-            .filter(|name| headers::is_internal(name) || setup.strip.contains(name))
-            .cloned()
+            .map(|(name, _)| *name)
+            .filter(|name| {
+                headers::is_internal(name) || setup.strip.iter().any(|strip| strip == name)
+            })
+            .map(str::to_owned)
             .collect(),
         set: Vec::with_capacity(5),
     };

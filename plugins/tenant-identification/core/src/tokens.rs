@@ -107,7 +107,7 @@ impl Tokens {
     pub fn claim(
         &mut self,
         token: &[u8],
-        now: Now,
+        now: Now<'_>,
         checker: &dyn SignatureCheck,
     ) -> Result<Claimed, TokenDenied> {
         let issuers = &self.issuers;
@@ -120,7 +120,7 @@ impl Tokens {
         let peeked = issuers
             .peek(token, now.wall_ms)
             .map_err(TokenDenied::Refused)?;
-        if !self.budget.take(now.monotonic_ms, peeked.cost(checker)) {
+        if !self.budget.take((now.monotonic_ms)(), peeked.cost(checker)) {
             return Err(TokenDenied::Exhausted {
                 retry_after_s: self.budget.retry_after_s(),
             });

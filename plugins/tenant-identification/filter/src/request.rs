@@ -42,8 +42,8 @@ impl HttpContext for Request {
 
 /// Decides on the request that the host is at; `None` without randomness.
 pub fn decide(state: &State) -> Option<Decision> {
-    let random = clock::random()?;
-    let headers = headers::request();
+    let random = state.randomness.borrow_mut().take()?;
+    let headers = headers::Request::read();
     let (needs_metadata, needs_peer) = state.setup.needs();
     let metadata = needs_metadata
         .then(|| property::get(&["metadata"]))
@@ -51,7 +51,7 @@ pub fn decide(state: &State) -> Option<Decision> {
     let peer = needs_peer.then(peer).flatten();
     let now = Now {
         wall_ms: clock::wall_ms(),
-        monotonic_ms: clock::monotonic_ms(),
+        monotonic_ms: &clock::monotonic_ms,
     };
     let follower = state.follower.as_ref().map(|follower| follower.borrow());
     let mut worker = Worker {
@@ -65,7 +65,7 @@ pub fn decide(state: &State) -> Option<Decision> {
         keys: &state.keys,
     };
     let brought = Brought {
-        headers: &headers,
+        headers: &headers.pairs(),
         metadata: metadata.as_deref(),
         peer: peer.as_ref(),
     };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proxy_wasm::types::Bytes;
-use weir_plugin_host::config;
+use weir_plugin_host::{clock::Randomness, config};
 use weir_tenant_identification_core::{
     Config,
     config::{DirectoryConfig, Setup},
@@ -48,6 +48,7 @@ pub struct State {
     pub shared_keys: SharedKeys,
     pub board: HostBoard,
     pub metrics: Metrics,
+    pub randomness: RefCell<Randomness>,
     pub waiting: RefCell<Vec<Waiting>>,
     /// Issuers whose keys a request asked for, and which it had found.
     pub wanted: RefCell<BTreeMap<usize, u32>>,
@@ -113,6 +114,7 @@ impl State {
             setup: validated.setup,
             tokens: RefCell::new(validated.tokens),
             inline: validated.store,
+            randomness: RefCell::default(),
             waiting: RefCell::default(),
             wanted: RefCell::default(),
             tick_ms: Cell::new(0),

@@ -5,6 +5,9 @@
 
 use crate::jwt::TOKEN_MAX_BYTES;
 
+/// A header's name, in lower case, and its value.
+pub type Header<'a> = (&'a str, &'a [u8]);
+
 /// The headers that carry an API key where nothing else is configured. They are
 /// stripped before upstream whatever is configured.
 pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
@@ -100,7 +103,7 @@ pub fn check_header(name: &str) -> Result<(), String> {
 /// host joined by commas are taken apart again.
 pub fn presented<'a>(
     places: &'a [Place],
-    headers: &'a [(String, Vec<u8>)],
+    headers: &'a [Header<'a>],
 ) -> impl Iterator<Item = Presented<'a>> {
     places.iter().flat_map(move |place| {
         let (header, cookie) = match &place.at {
@@ -130,7 +133,7 @@ pub fn presented<'a>(
 /// The cookies of the request without those that held a credential; `None`
 /// where nothing is left.
 #[must_use]
-pub fn other_cookies(places: &[Place], headers: &[(String, Vec<u8>)]) -> Option<String> {
+pub fn other_cookies(places: &[Place], headers: &[Header<'_>]) -> Option<String> {
     let is_ours = |part: &[u8]| {
         places.iter().any(
             |place| matches!(&place.at, At::Cookie(name) if cookie_value(part, name).is_some()),
@@ -211,7 +214,7 @@ mod tests {
 
     #[track_caller]
     fn check(place: &Place, name: &str, value: &[u8], expected: &[Credential<'_>]) {
-        let headers = [(name.to_owned(), value.to_vec())];
+        let headers = [(name, value)];
         let places = std::slice::from_ref(place);
         let found: Vec<_> = presented(places, &headers).map(|p| p.credential).collect();
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(value));
@@ -266,7 +269,7 @@ mod tests {
         check(&cookie, "cookie", b"session=\"a.b.c\"", &token);
         check(&cookie, "cookie", b"sessions=a.b.c; session", &[]);
         let cookies = |value: &str| {
-            let headers = [("cookie".to_owned(), value.as_bytes().to_vec())];
+            let headers = [("cookie", value.as_bytes())];
             other_cookies(std::slice::from_ref(&cookie), &headers)
         };
         assert_eq!(cookies("x=1; session=a; y=2").as_deref(), Some("x=1; y=2"));

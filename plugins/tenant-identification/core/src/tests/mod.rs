@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// Of this time are the tokens of [`jwt`].
-const NOW: Now = Now {
+const NOW: Now<'_> = Now {
     wall_ms: jwt::NOW_MS,
-    monotonic_ms: 5_000,
+    monotonic_ms: &|| 5_000,
 };
 
 fn keys() -> Keyring {
@@ -68,10 +68,6 @@ struct Beside {
 }
 
 fn decide(validated: &mut Validated, headers: &[(&str, &[u8])], beside: &Beside) -> Decision {
-    let headers: Vec<(String, Vec<u8>)> = headers
-        .iter()
-        .map(|(n, v)| ((*n).to_owned(), v.to_vec()))
-        .collect();
     let keys = keys();
     let mut worker = Worker {
         setup: &validated.setup,
@@ -82,7 +78,7 @@ fn decide(validated: &mut Validated, headers: &[(&str, &[u8])], beside: &Beside)
         keys: &keys,
     };
     let request = Request {
-        headers: &headers,
+        headers,
         metadata: beside.metadata.as_deref(),
         peer: beside.peer.as_ref(),
     };
