@@ -75,9 +75,9 @@ test-wasm: setup $(WASM_BINDGEN)/bin/wasm-bindgen-test-runner ## Run the core cr
 	PATH="$(WASM_BINDGEN)/bin:$$PATH" cargo test --locked --target wasm32-unknown-unknown $(CORES) --lib
 
 .PHONY: bench
-bench: setup wasm ## Measure what the filters cost, against bare Envoy
+bench: setup wasm ## Measure what the filters cost, and what a flood of tokens does
 	cargo run --locked --release -p weir-bench
-	cargo run --locked --release -p weir-bench -- --identity --rounds 12 --requests 1000
+	cargo run --locked --release -p weir-bench -- --identity --starts 3 --rounds 30 --requests 100
 	cargo run --locked --release -p weir-bench -- --flood 1000 --rounds 12 --requests 1000
 
 .PHONY: clean

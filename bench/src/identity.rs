@@ -106,33 +106,72 @@ struct Subject {
     made: u64,
 }
 
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// Each time every gateway is a new process: where its memory comes to lie
+    /// makes it slower or faster for as long as it lives.
+    pub starts: usize,
+    /// Of each start.
+    pub rounds: usize,
+}
+
 /// Measures in turn those whose name holds one of `only`, or all, and the first.
 ///
 /// # Errors
 /// Where one request fails.
-pub fn measure(rounds: usize, load: &Load, only: &[String]) -> anyhow::Result<String> {
-    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
+pub fn measure(extent: Extent, load: &Load, only: &[String]) -> anyhow::Result<String> {
     let upstream = Upstream::start()?;
-    let folder = tempfile::tempdir()?;
     let issuer = Issuer::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut starts = Vec::with_capacity(extent.starts);
+    for _ in 0..extent.starts {
+        let folder = tempfile::tempdir()?;
+        let mut subjects = start(&issuer, &upstream, folder.path(), only)?;
+        let measured = series::run(&mut subjects, extent.rounds, |subject| {
+            let credentials = subject.credentials(&issuer, load.requests);
+            let events = upstream.events();
+            series::one_round(
+                &subject.gateway,
+                &runtime,
+                load,
+                &upstream,
+                (&credentials, events, SETTLE),
+            )
+        })?;
+        let indices = subjects.iter().map(|subject| subject.index);
+        starts.push(indices.zip(measured).collect());
+    }
+    Ok(text(&starts))
+}
+
+fn start(
+    issuer: &Issuer,
+    upstream: &Upstream,
+    folder: &Path,
+    only: &[String],
+) -> anyhow::Result<Vec<Subject>> {
     let key = secrets::api_key("enterprise");
     let mut subjects = Vec::new();
     for (index, (name, by, credential)) in SUBJECTS.iter().enumerate() {
-        if index > 0 && !is_wanted(name) {
+        let is_wanted = only.is_empty() || only.iter().any(|part| name.contains(part));
+        if index > 0 && !is_wanted {
             continue;
         }
-        let mut options = options(&key, &issuer, &upstream);
+        let mut options = options(&key, issuer, upstream);
         if *by != By::Weir {
             options.filters.clear();
         }
-        let config = config(&options, *by, &issuer, folder.path())?;
+        let config = config(&options, *by, issuer, folder)?;
         let name = format!("envoy-{index}");
-        let path = folder.path().join(format!("{name}.json"));
+        let path = folder.join(format!("{name}.json"));
         fs::write(&path, config.to_string())?;
         subjects.push(Subject {
             index,
             credential: *credential,
-            gateway: Gateway::start_with(&name, &options, folder.path(), &path)?,
+            gateway: Gateway::start_with(&name, &options, folder, &path)?,
             key: key.clone(),
             same: match credential {
                 Credential::Same(algorithm) => issuer.token(*algorithm, "acme"),
@@ -141,22 +180,7 @@ pub fn measure(rounds: usize, load: &Load, only: &[String]) -> anyhow::Result<St
             made: 0,
         });
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let measured = series::run(&mut subjects, rounds, |subject| {
-        let credentials = subject.credentials(&issuer, load.requests);
-        let events = upstream.events();
-        series::one_round(
-            &subject.gateway,
-            &runtime,
-            load,
-            &upstream,
-            (&credentials, events, SETTLE),
-        )
-    })?;
-    let indices = subjects.iter().map(|subject| subject.index);
-    Ok(text(&indices.zip(measured).collect()))
+    Ok(subjects)
 }
 
 impl Subject {
@@ -250,60 +274,60 @@ fn config(
     Ok(config)
 }
 
-fn text(measured: &BTreeMap<usize, Vec<Round>>) -> String {
-    let cpu = |at: usize| -> Vec<f64> {
-        let rounds = measured.get(&at).map(Vec::as_slice).unwrap_or_default();
-        rounds.iter().map(|round| round.cpu_us).collect()
+/// The rounds of each subject, by its index.
+type Measured = BTreeMap<usize, Vec<Round>>;
+
+fn text(starts: &[Measured]) -> String {
+    // What a quiet round cost, of each start.
+    let quiet = |at: usize| -> Vec<f64> {
+        let rounds = starts.iter().filter_map(|start| start.get(&at));
+        rounds
+            .map(|rounds| {
+                let cpu: Vec<f64> = rounds.iter().map(|round| round.cpu_us).collect();
+                quantile(&cpu, QUIET_PERCENT)
+            })
+            .collect()
     };
-    let quiet = |at: usize| quantile(&cpu(at), QUIET_PERCENT);
-    let less = |a: f64, b: f64| b - a;
+    let more = |base: usize, own: usize| pairs(&quiet(base), &quiet(own), |a, b| b - a);
+    let ratio = |base: usize, own: usize| pairs(&quiet(base), &quiet(own), |a, b| b / a);
     let mut rows = vec![
         [
-            "median (min–max)",
+            "quiet rounds: median (min–max) of the starts",
             "CPU µs/request",
-            "more than the first, pair by pair",
-            "in quiet rounds",
+            "more than the first",
+            "ratio to the first",
         ]
         .map(str::to_owned)
         .to_vec(),
     ];
     for (index, (name, _, _)) in SUBJECTS.iter().enumerate() {
-        let own = cpu(index);
-        if own.is_empty() {
+        if quiet(index).is_empty() {
             continue;
         }
-        let more = pairs(&cpu(0), &own, less);
         rows.push(vec![
             (*name).to_owned(),
-            show(spread(&own), 1),
-            show(spread(&more), 1),
-            format!("{:.1}", quiet(index) - quiet(0)),
+            show(spread(&quiet(index)), 1),
+            show(spread(&more(0, index)), 1),
+            show(spread(&ratio(0, index)), 2),
         ]);
     }
     let mut ratios = vec![vec![
         "µs".to_owned(),
-        "Weir, pair by pair".to_owned(),
-        "jwt_authn, pair by pair".to_owned(),
+        "Weir".to_owned(),
+        "jwt_authn".to_owned(),
         "ratio of the medians".to_owned(),
-        "in quiet rounds".to_owned(),
     ]];
     for (name, [own, own_base, native, native_base]) in RATIOS {
-        if [own, own_base, native, native_base]
-            .iter()
-            .any(|at| cpu(*at).is_empty())
-        {
+        let weir = spread(&more(own_base, own));
+        let envoy = spread(&more(native_base, native));
+        if weir.median.is_nan() || envoy.median.is_nan() {
             continue;
         }
-        let median = |rounds: &[f64]| spread(rounds).median;
-        let quiet = |at: usize, base: usize| quiet(at) - quiet(base);
-        let weir = pairs(&cpu(own_base), &cpu(own), less);
-        let envoy = pairs(&cpu(native_base), &cpu(native), less);
         ratios.push(vec![
             name.to_owned(),
-            show(spread(&weir), 1),
-            show(spread(&envoy), 1),
-            format!("{:.2}", median(&weir) / median(&envoy)),
-            format!("{:.2}", quiet(own, own_base) / quiet(native, native_base)),
+            show(weir, 1),
+            show(envoy, 1),
+            format!("{:.2}", weir.median / envoy.median),
         ]);
     }
     format!("{}\n{}", table(&rows), table(&ratios))

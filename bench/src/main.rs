@@ -51,6 +51,9 @@ struct Arguments {
     /// with a filter that does nothing
     #[arg(long)]
     identity: bool,
+    /// With --identity, how often all gateways are started anew
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    starts: u16,
     /// With --identity, only the ways whose name holds this, such as key
     #[arg(long, value_name = "PART", requires = "identity")]
     only: Vec<String>,
@@ -81,7 +84,11 @@ fn main() -> anyhow::Result<()> {
     );
     let rounds = arguments.rounds.into();
     if arguments.identity {
-        println!("\n{}", identity::measure(rounds, &load, &arguments.only)?);
+        let extent = identity::Extent {
+            starts: arguments.starts.into(),
+            rounds,
+        };
+        println!("\n{}", identity::measure(extent, &load, &arguments.only)?);
         return Ok(());
     }
     if let Some(rate) = arguments.flood {

@@ -1,7 +1,10 @@
 //! Headers as bytes.
 
 use proxy_wasm::{hostcalls, types::MapType};
-use weir_wire::{headers as names, host};
+use weir_wire::{
+    headers as names,
+    host::{self, HostKind},
+};
 
 /// Every header of the request, pseudo-headers included, names in lower case.
 #[derive(Debug)]
@@ -64,6 +67,19 @@ pub fn is_open() -> bool {
 pub fn set_request(name: &str, value: &str) {
     let _ =
         hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()));
+}
+
+/// Gives the request a header that it does not have, any more. In Envoy half the
+/// price of [`set_request`], which has to look for the name first; on Kong the
+/// same, for there a header that was removed is still on its way upstream.
+pub fn give_request(host: HostKind, name: &str, value: &str) {
+    match host {
+        HostKind::Envoy => {
+            let (map, value) = (MapType::HttpRequestHeaders, value.as_bytes());
+            let _ = hostcalls::add_map_value_bytes(map, name, value);
+        }
+        HostKind::Kong => set_request(name, value),
+    }
 }
 
 /// Removes every copy of a request header. Does nothing upstream on Kong.

@@ -22,6 +22,8 @@ pub enum Layer {
     Filter,
     /// `plugins/suite`: the filters in one module.
     Suite,
+    /// `plugins/trim`: readies built modules for a host.
+    Trim,
     /// `router-service/retrieval`: vector stores.
     Retrieval,
     /// `*/server`: talks to the network. `router-service/keys`: writes the
@@ -34,7 +36,7 @@ pub enum Layer {
 }
 
 use Layer::{
-    Bench, Contracts, Core, Filter, Host, Pricing, Process, Retrieval, Server, Suite, Tests,
+    Bench, Contracts, Core, Filter, Host, Pricing, Process, Retrieval, Server, Suite, Tests, Trim,
 };
 
 impl Layer {
@@ -48,6 +50,7 @@ impl Layer {
             ["process"] => Some(Process),
             ["plugins", "host"] => Some(Host),
             ["plugins", "suite"] => Some(Suite),
+            ["plugins", "trim"] => Some(Trim),
             ["plugins", _, "core"] | ["router-service" | "meter-aggregator", "core"] => Some(Core),
             ["plugins", _, "filter"] => Some(Filter),
             ["router-service", "retrieval"] => Some(Retrieval),
@@ -64,7 +67,7 @@ impl Layer {
     fn may_use(self) -> &'static [Self] {
         match self {
             Contracts | Pricing | Host => &[Contracts],
-            Process => &[],
+            Process | Trim => &[],
             Core => &[Contracts, Pricing],
             Filter => &[Contracts, Pricing, Core, Host],
             Suite => &[Contracts, Pricing, Core, Host, Filter],

@@ -228,13 +228,15 @@ impl Setup {
 }
 
 impl Config {
-    /// Checks the whole. `secret` reads a variable of the environment.
+    /// Checks the whole. `secret` reads a variable of the environment; `cache_key`
+    /// is for [`Tokens`].
     ///
     /// # Errors
     /// A message that names the field, what was found and what is allowed.
     pub fn validate(
         self,
         secret: impl Fn(&str) -> Result<String, String>,
+        cache_key: &[u8; 16],
     ) -> Result<Validated, String> {
         let mut builder = Builder::default();
         for (i, source) in self.sources.into_iter().enumerate() {
@@ -273,7 +275,7 @@ impl Config {
             directory.validate()?;
         }
         Ok(Validated {
-            tokens: Tokens::new(&self.tokens, issuers)?,
+            tokens: Tokens::new(&self.tokens, issuers, cache_key)?,
             store: inline::store(self.tenants.as_deref().unwrap_or_default())?,
             directory: self.directory,
             setup: Setup {

@@ -86,7 +86,7 @@ pub enum Decision {
 pub struct Change {
     /// The headers to remove, every copy of them.
     pub strip: Vec<String>,
-    /// The headers to set then.
+    /// The headers to give it then; of these names it has none left.
     pub set: Vec<(&'static str, String)>,
 }
 
@@ -423,7 +423,7 @@ fn plan(worker: &Worker<'_>, named: &Named) -> Result<PlanName, Box<Denial>> {
 
 fn check_headers(host: HostKind, headers: &[Header<'_>]) -> Result<(), Box<Denial>> {
     for (name, value) in headers {
-        if std::str::from_utf8(value).is_err() {
+        if !value.is_ascii() && std::str::from_utf8(value).is_err() {
             return Err(Denial::not_utf8(name));
         }
         if host == HostKind::Kong && headers::is_internal(name) {

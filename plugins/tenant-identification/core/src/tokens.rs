@@ -69,11 +69,15 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Begins with nothing known.
+    /// Begins with nothing known. `cache_key` is secret, see [`VerifiedCache`].
     ///
     /// # Errors
     /// A message that names the field.
-    pub fn new(config: &TokensConfig, issuers: Issuers) -> Result<Self, String> {
+    pub fn new(
+        config: &TokensConfig,
+        issuers: Issuers,
+        cache_key: &[u8; 16],
+    ) -> Result<Self, String> {
         for (field, found, allowed) in [
             ("cache_entries", config.cache_entries, 1..=1_000_000),
             ("cache_bytes", config.cache_bytes, 4096..=1 << 28),
@@ -89,7 +93,7 @@ impl Tokens {
         }
         Ok(Self {
             issuers,
-            cache: VerifiedCache::new(config.cache_entries, config.cache_bytes),
+            cache: VerifiedCache::new(config.cache_entries, config.cache_bytes, cache_key),
             budget: Budget::new(config.checks_per_s),
         })
     }

@@ -87,22 +87,22 @@ pub fn settle(state: &State, decision: Decision) -> Action {
     match decision {
         Decision::Allow(identification) => {
             state.metrics.identified(identification.source);
-            apply(&identification.change)
+            apply(state.setup.host, &identification.change)
         }
         Decision::Open(change) => {
             state.metrics.open();
-            apply(&change)
+            apply(state.setup.host, &change)
         }
         Decision::Deny(denial) | Decision::Fetch { denial, .. } => deny(state, &denial),
     }
 }
 
-fn apply(change: &Change) -> Action {
+fn apply(host: HostKind, change: &Change) -> Action {
     for name in &change.strip {
         headers::remove_request(name);
     }
     for (name, value) in &change.set {
-        headers::set_request(name, value);
+        headers::give_request(host, name, value);
     }
     Action::Continue
 }

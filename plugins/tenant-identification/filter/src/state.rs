@@ -6,7 +6,10 @@ use std::{
 };
 
 use proxy_wasm::types::Bytes;
-use weir_plugin_host::{clock::Randomness, config};
+use weir_plugin_host::{
+    clock::{self, Randomness},
+    config,
+};
 use weir_tenant_identification_core::{
     Config,
     config::{DirectoryConfig, Setup},
@@ -76,10 +79,14 @@ impl State {
         let named = |e: String| format!("{NAME}: {e}");
         let config: Config = config::parse(NAME, configuration.as_deref())?;
         let host = config.host;
-        let validated = config
-            .validate(|variable| config::environment(NAME, variable))
-            .map_err(named)?;
         let secrets = config::environment(NAME, keys::ENVIRONMENT)?;
+        let keys = Keyring::parse(&secrets).map_err(|e| named(e.to_string()))?;
+        let validated = config
+            .validate(
+                |variable| config::environment(NAME, variable),
+                &cache_key(&keys)?,
+            )
+            .map_err(named)?;
         let directory = validated
             .directory
             .map(|config| {
@@ -92,7 +99,7 @@ impl State {
             .transpose()?;
         let fixed = host == HostKind::Kong;
         Ok(Self {
-            keys: Keyring::parse(&secrets).map_err(|e| named(e.to_string()))?,
+            keys,
             checker: HostChecker(host),
             board: HostBoard(host),
             metrics: Metrics::define(validated.tokens.issuers.len()),
@@ -135,4 +142,13 @@ impl State {
         }
         may
     }
+}
+
+/// A secret of this worker's own. Kong's randomness alone could be guessed.
+fn cache_key(keys: &Keyring) -> Result<[u8; 16], String> {
+    let random = clock::random::<16>();
+    let random = random.ok_or_else(|| format!("{NAME}: the host has no randomness"))?;
+    let mac = keys.signing().sign(&[b"token cache", &random[..]].concat());
+    let half = mac.first_chunk();
+    half.copied().ok_or_else(|| format!("{NAME}: no key"))
 }

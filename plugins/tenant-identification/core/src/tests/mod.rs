@@ -47,7 +47,7 @@ fn config(more: &str) -> Result<Validated, String> {
 fn read(json: &str) -> Result<Validated, String> {
     serde_json::from_str::<Config>(json)
         .map_err(|e| e.to_string())?
-        .validate(|_| Ok(jwt::SECRET.to_owned()))
+        .validate(|_| Ok(jwt::SECRET.to_owned()), &[7; 16])
 }
 
 /// A source of tokens: HS256 of [`jwt::ISSUER`].

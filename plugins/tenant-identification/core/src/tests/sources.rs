@@ -124,7 +124,7 @@ fn beyond_the_budget_only_known_tokens_go_on() {
         checks_per_s: 2,
         ..TokensConfig::default()
     };
-    validated.tokens = crate::tokens::Tokens::new(&config, issuers).unwrap();
+    validated.tokens = crate::tokens::Tokens::new(&config, issuers, &[7; 16]).unwrap();
     let known = bearer(&token("a"));
     check.allows(&[("authorization", &known)], "a");
     let forged = |n: u8| {

@@ -62,7 +62,7 @@ proptest! {
         let _ = issuers.peek(&bytes, wall_ms);
         let token = sign_as(Algorithm::Hs256, &header, &claims);
         let _ = issuers.peek(token.as_bytes(), wall_ms);
-        let mut cache = VerifiedCache::new(4, 4_000);
+        let mut cache = VerifiedCache::new(4, 4_000, &[7; 16]);
         let _ = cache.get(&bytes, wall_ms, |_| 0);
         let refused = Refused { reason: Reason::Signature, issuer: None };
         cache.put(&bytes, usize::MAX, &Err(refused), wall_ms, 0);
