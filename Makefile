@@ -42,7 +42,7 @@ wasm: setup ## Build the filters into target/wasm, those for Kong into target/wa
 	@mkdir -p $(WASM)/kong
 	@set -e; for f in $(FILTERS); do n=$${f//-/_}.wasm; b=target/wasm32-wasip1/filter/$$n; \
 	  cmp -s $$b $(WASM)/kong/$$n || cp $$b $(WASM)/kong/$$n; \
-	  target/debug/weir-trim --sources plugins/$$f/filter/src --module $$b --output $(WASM)/$$n; done
+	  target/debug/weir-trim --sources plugins/$$f/filter/src --sources plugins/host/src --module $$b --output $(WASM)/$$n; done
 
 .PHONY: build
 build: setup ## Build the services and the fakes

@@ -17,9 +17,10 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// The filter's sources, which say what it implements
-    #[arg(long, value_name = "FOLDER")]
-    sources: PathBuf,
+    /// Sources that say what the filter implements: its own, and those of what it
+    /// shares with others
+    #[arg(long, value_name = "FOLDER", required = true)]
+    sources: Vec<PathBuf>,
     /// The module as it was built
     #[arg(long, value_name = "FILE")]
     module: PathBuf,
@@ -30,7 +31,11 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let sources = exports::sources(&arguments.sources)?;
+    let sources = arguments
+        .sources
+        .iter()
+        .map(|folder| exports::sources(folder))
+        .collect::<anyhow::Result<String>>()?;
     let module = fs::read(&arguments.module)
         .with_context(|| format!("cannot read {}", arguments.module.display()))?;
     let trimmed = exports::trim(&module, &sources)
