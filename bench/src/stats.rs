@@ -15,31 +15,34 @@ pub struct Spread {
 /// exceed. 0 where there are none.
 #[must_use]
 pub fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    nearest_rank(sorted, percent).unwrap_or(0)
+}
+
+/// The same of `values` in any order; NaN where there are none.
+#[must_use]
+pub fn quantile(values: &[f64], percent: usize) -> f64 {
+    nearest_rank(&in_order(values), percent).unwrap_or(f64::NAN)
+}
+
+fn nearest_rank<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = sorted
         .len()
         .saturating_mul(percent.min(100))
         .div_ceil(100)
         .max(1);
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// The nearest-rank percentile of `values` in any order; NaN where there are none.
-#[must_use]
-pub fn quantile(values: &[f64], percent: usize) -> f64 {
+fn in_order(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let rank = sorted.len().saturating_mul(percent).div_ceil(100).max(1);
     sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or(f64::NAN)
 }
 
 /// The spread of `values`; NaN where there are none.
 #[must_use]
 pub fn spread(values: &[f64]) -> Spread {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
+    let sorted = in_order(values);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
     let last = sorted.len().saturating_sub(1);
     Spread {

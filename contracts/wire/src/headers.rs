@@ -46,7 +46,7 @@ pub const INTERNAL: [&str; 6] = [
 /// the two into one.
 #[must_use]
 pub fn is_internal(name: &str) -> bool {
-    // All of them do, and few others.
+    // Every name of ours begins so, and most of a request's do not.
     if !name.starts_with(['x', 'X']) {
         return false;
     }

@@ -22,23 +22,22 @@ pub enum HostKind {
 #[must_use]
 pub fn pairs(bytes: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let (count, rest) = number(bytes)?;
-    let (mut lengths, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let (mut lengths, all) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut left = all;
     // Nearly always all of it is text, and to see that at once is quickest.
-    let all = std::str::from_utf8(texts).ok();
-    let mut at = 0_usize;
+    let all_text = std::str::from_utf8(all).ok();
     let mut pairs = Vec::with_capacity(count);
     for _ in 0..count {
         let mut text = || {
             let (length, more) = number(lengths)?;
             lengths = more;
-            let (text, after) = texts.split_at_checked(length)?;
-            texts = after.strip_prefix(&[0])?;
-            let start = at;
-            at = at.checked_add(length)?.checked_add(1)?;
+            let start = all.len().checked_sub(left.len())?;
+            let (text, after) = left.split_at_checked(length)?;
+            left = after.strip_prefix(&[0])?;
             Some((start, text))
         };
         let ((start, name), (_, value)) = (text()?, text()?);
-        let name = match all {
+        let name = match all_text {
             Some(all) => all.get(start..start.checked_add(name.len())?)?,
             None => std::str::from_utf8(name).unwrap_or("\u{fffd}"),
         };

@@ -423,6 +423,7 @@ fn plan(worker: &Worker<'_>, named: &Named) -> Result<PlanName, Box<Denial>> {
 
 fn check_headers(host: HostKind, headers: &[Header<'_>]) -> Result<(), Box<Denial>> {
     for (name, value) in headers {
+        // Nearly all are ASCII, which is quicker to see.
         if !value.is_ascii() && std::str::from_utf8(value).is_err() {
             return Err(Denial::not_utf8(name));
         }
