@@ -67,15 +67,11 @@ pub struct Verified {
 #[must_use]
 pub fn sign(context: &TenantContext, keys: &Keyring) -> String {
     let key = keys.signing();
-    let payload = context.encode_to_vec();
-    let mut out = String::with_capacity(MAX_BYTES / 4);
-    out.push_str("v1.");
-    out.push_str(key.id());
+    let payload = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+    let mut out = ["v1.", key.id(), ".", &payload].concat();
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(out.as_bytes()));
     out.push('.');
-    URL_SAFE_NO_PAD.encode_string(payload, &mut out);
-    let signature = key.sign(out.as_bytes());
-    out.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut out);
+    out.push_str(&signature);
     out
 }
 

@@ -146,7 +146,7 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.hyphenated())
+        f.write_str(self.0.hyphenated().encode_lower(&mut [0; 36]))
     }
 }
 

@@ -6,11 +6,13 @@ use weir_wire::{host::HostKind, ids::PlanName, shown};
 use crate::{
     inline,
     jwt::{ClaimPath, IssuerConfig, Issuers},
+    key_hashes::KeyHashes,
     sources::{
         Kind,
         certificate::{Pattern, San},
         credential::{self, At, HEADERS, Place},
         open_path::OpenPath,
+        reads::Reads,
         subdomain::Subdomain,
     },
     tenants::Store,
@@ -185,6 +187,8 @@ pub struct Setup {
     pub places: Vec<Place>,
     /// Headers to strip on the way upstream, beside Weir's own.
     pub strip: Vec<String>,
+    /// The headers that a request is asked for.
+    pub reads: Reads,
     /// Paths that need no tenant.
     pub open_paths: Vec<OpenPath>,
     /// Whether a tenant outside of the directory is admitted.
@@ -200,6 +204,8 @@ pub struct Validated {
     pub setup: Setup,
     /// The issuers of tokens, and what is known of their tokens.
     pub tokens: Tokens,
+    /// The hashes of keys that came before: none yet.
+    pub key_hashes: KeyHashes,
     /// The tenants that stand in the configuration.
     pub store: Store,
     /// Where they are asked for, otherwise.
@@ -274,14 +280,17 @@ impl Config {
         if let Some(directory) = &self.directory {
             directory.validate()?;
         }
+        let strip = strip(&builder.places);
         Ok(Validated {
             tokens: Tokens::new(&self.tokens, issuers, cache_key)?,
+            key_hashes: KeyHashes::new(cache_key),
             store: inline::store(self.tenants.as_deref().unwrap_or_default())?,
             directory: self.directory,
             setup: Setup {
                 host: self.host,
                 sources: builder.sources,
-                strip: strip(&builder.places),
+                reads: Reads::of(&strip),
+                strip,
                 places: builder.places,
                 open_paths,
                 admit_unlisted: self.admit_unlisted,

@@ -6,7 +6,6 @@ use weir_wire::{
     headers,
     host::HostKind,
     ids::{PlanName, RequestId, TenantId},
-    key_hash::KeyHash,
     keys::Keyring,
     proto::context::TenantContext,
 };
@@ -15,6 +14,7 @@ use crate::{
     config::{Setup, Source},
     denial::Denial,
     jwt::{Reason, SignatureCheck},
+    key_hashes::KeyHashes,
     sources::{
         Kind,
         certificate::Peer,
@@ -43,6 +43,8 @@ pub struct Worker<'a> {
     pub store: &'a Store,
     /// Whether the store is whole. Before it is, nobody is known or unknown.
     pub ready: bool,
+    /// The hashes of keys that came before.
+    pub key_hashes: &'a mut KeyHashes,
     /// The issuers of tokens, and the tokens that are known.
     pub tokens: &'a mut Tokens,
     /// Who checks signatures.
@@ -115,6 +117,16 @@ pub fn identify(
         return Decision::Deny(denial);
     }
     let setup = worker.setup;
+    let headers: Vec<Header<'_>> = request
+        .headers
+        .iter()
+        .filter(|(name, _)| setup.reads.may_read(name))
+        .copied()
+        .collect();
+    let request = &Request {
+        headers: &headers,
+        ..*request
+    };
     if let Some(path) = value(request.headers, ":path")
         && setup.open_paths.iter().any(|open| open.matches(path))
     {
@@ -127,21 +139,18 @@ pub fn identify(
         Err(Refusal::Deny(denial)) => return Decision::Deny(denial),
         Err(Refusal::Fetch { issuer, denial }) => return Decision::Fetch { issuer, denial },
     };
-    let request_id = RequestId::mint(now.wall_ms, random).to_string();
-    let signed = context::sign(
-        &TenantContext {
-            tenant: named.tenant.to_string(),
-            plan: plan.to_string(),
-            request_id: request_id.clone(),
-            issued_at_ms: i64::try_from(now.wall_ms).unwrap_or(i64::MAX),
-        },
-        worker.keys,
-    );
+    let context = TenantContext {
+        tenant: named.tenant.as_str().to_owned(),
+        plan: plan.as_str().to_owned(),
+        request_id: RequestId::mint(now.wall_ms, random).to_string(),
+        issued_at_ms: i64::try_from(now.wall_ms).unwrap_or(i64::MAX),
+    };
+    let signed = context::sign(&context, worker.keys);
     let mut change = strip(setup, request.headers);
     change.set.extend([
-        (headers::TENANT_ID, named.tenant.to_string()),
-        (headers::TENANT_PLAN, plan.to_string()),
-        (headers::REQUEST_ID, request_id),
+        (headers::TENANT_ID, context.tenant),
+        (headers::TENANT_PLAN, context.plan),
+        (headers::REQUEST_ID, context.request_id),
         (headers::TENANT_CONTEXT, signed),
     ]);
     Decision::Allow(Box::new(Identification {
@@ -280,7 +289,12 @@ fn as_token<'a>(presented: &Presented<'a>) -> Option<&'a [u8]> {
     }
 }
 
-fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now<'_>) -> Result<Named, Box<Denial>> {
+fn by_key(
+    worker: &mut Worker<'_>,
+    at: &At,
+    key: &[u8],
+    now: Now<'_>,
+) -> Result<Named, Box<Denial>> {
     if !worker.ready {
         return Err(Denial::not_ready());
     }
@@ -288,7 +302,7 @@ fn by_key(worker: &Worker<'_>, at: &At, key: &[u8], now: Now<'_>) -> Result<Name
         let place = at.describe();
         Denial::unknown(reason, format!("{what} API key provided in the {place}."))
     };
-    match worker.store.find(&KeyHash::of(key), now.wall_ms) {
+    match worker.store.find(&worker.key_hashes.of(key), now.wall_ms) {
         Found::Known(tenant) => Ok(Named {
             tenant: tenant.id.clone(),
             claimed: None,

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod denial;
 pub mod inline;
 pub mod jwt;
+pub mod key_hashes;
 pub mod sources;
 pub mod tenants;
 pub mod tokens;

@@ -60,6 +60,7 @@ pub fn decide(state: &State) -> Option<Decision> {
             .as_ref()
             .map_or(&state.inline, |follower| follower.store()),
         ready: follower.as_ref().is_none_or(|follower| follower.ready()),
+        key_hashes: &mut state.key_hashes.borrow_mut(),
         tokens: &mut state.tokens.borrow_mut(),
         checker: &state.checker,
         keys: &state.keys,

@@ -14,6 +14,7 @@ use weir_tenant_identification_core::{
     Config,
     config::{DirectoryConfig, Setup},
     jwt::SharedKeys,
+    key_hashes::KeyHashes,
     tenants::{Follower, Settings, Store},
     tokens::Tokens,
 };
@@ -43,6 +44,7 @@ pub struct State {
     pub keys: Keyring,
     pub checker: HostChecker,
     pub tokens: RefCell<Tokens>,
+    pub key_hashes: RefCell<KeyHashes>,
     /// The tenants of the configuration.
     pub inline: Store,
     /// The tenants of the router's directory.
@@ -120,6 +122,7 @@ impl State {
             shared_keys: SharedKeys::new(fixed),
             setup: validated.setup,
             tokens: RefCell::new(validated.tokens),
+            key_hashes: RefCell::new(validated.key_hashes),
             inline: validated.store,
             randomness: RefCell::default(),
             waiting: RefCell::default(),

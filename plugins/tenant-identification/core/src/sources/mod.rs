@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod credential;
 pub mod metadata;
 pub mod open_path;
+pub mod reads;
 pub mod subdomain;
 
 /// A source of identity, for logs and counters.

@@ -73,6 +73,7 @@ fn decide(validated: &mut Validated, headers: &[(&str, &[u8])], beside: &Beside)
         setup: &validated.setup,
         store: &validated.store,
         ready: beside.ready,
+        key_hashes: &mut validated.key_hashes,
         tokens: &mut validated.tokens,
         checker: &JwtSimple,
         keys: &keys,
