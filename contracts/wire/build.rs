@@ -4,9 +4,10 @@
 use prost::Message as _;
 use std::{env, fs, io, path::PathBuf};
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "weir/context/v1/context.proto",
     "weir/directory/v1/directory.proto",
+    "weir/quota/v1/quota.proto",
     "weir/usage/v1/usage.proto",
 ];
 

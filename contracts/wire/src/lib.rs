@@ -23,6 +23,7 @@ pub mod keys;
     clippy::arithmetic_side_effects
 )]
 pub mod proto;
+pub mod quota;
 pub mod shown;
 pub mod timestamp;
 pub mod usage;

@@ -11,6 +11,11 @@ pub mod directory {
     include!(concat!(env!("OUT_DIR"), "/weir.directory.v1.rs"));
 }
 
+/// `weir.quota.v1`.
+pub mod quota {
+    include!(concat!(env!("OUT_DIR"), "/weir.quota.v1.rs"));
+}
+
 /// `weir.usage.v1`, with its JSON mapping where the feature `json` is on.
 pub mod usage {
     include!(concat!(env!("OUT_DIR"), "/weir.usage.v1.rs"));

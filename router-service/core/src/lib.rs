@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod directory;
 pub mod meter;
 pub mod plan;
+pub mod quota;
 pub mod refusal;
 pub mod relay;
 pub mod request;

@@ -1,0 +1,474 @@
+//! The store of the embedded default: one router's memory.
+
+use std::collections::HashMap;
+
+use weir_wire::quota::{FENCED_WINDOW_MAX_S, LIFE_MAX_MS};
+
+use super::{
+    lease::{Answer, Ask, Closing, Granted, LeaseId, LimitState},
+    limits::Limit,
+    window::{self, Window},
+};
+
+/// How long a lease is remembered beyond its life, in milliseconds: so late may
+/// its closing or a repeated acquire come.
+const REMEMBERED_MS: u64 = 30_000;
+
+/// How often what is over is swept out, in milliseconds.
+const SWEEP_MS: u64 = 10_000;
+
+/// The most tenants; of more, nothing is granted to new ones.
+const TENANTS_MAX: usize = 1_000_000;
+
+#[derive(Debug, Clone)]
+struct Lease {
+    granted: u32,
+    t_ms: u64,
+    life_ms: u64,
+    /// The class and window of each counter that it is in.
+    counters: Vec<(String, u64)>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    windows: HashMap<(String, u64), Window>,
+    leases: HashMap<LeaseId, Lease>,
+    /// Nothing is granted for a window from here on.
+    fenced_at_ms: Option<u64>,
+    /// Time never goes back for a tenant.
+    seen_ms: u64,
+}
+
+/// Counts in memory. What it counted is lost with it: a gateway that was granted
+/// something by another store says so, and the tenant is fenced then.
+#[derive(Debug)]
+pub struct Memory {
+    epoch: String,
+    tenants: HashMap<String, Tenant>,
+    swept_ms: u64,
+}
+
+impl Memory {
+    /// Empty. `epoch` is random, and tells this store from others.
+    #[must_use]
+    pub fn new(epoch: String) -> Self {
+        Self {
+            epoch,
+            tenants: HashMap::new(),
+            swept_ms: 0,
+        }
+    }
+
+    /// Grants a lease, or says when. `now_ms` is of a clock that never leaps.
+    pub fn acquire(&mut self, ask: &Ask, now_ms: u64) -> Answer {
+        self.sweep(now_ms);
+        let is_full = self.tenants.len() >= TENANTS_MAX && !self.tenants.contains_key(&ask.tenant);
+        if is_full {
+            let granted = Granted::Denied { free_in_ms: 1_000 };
+            return self.answer(granted, vec![none_left(); ask.limits.len()]);
+        }
+        let epoch = self.epoch.clone();
+        let tenant = self.tenants.entry(ask.tenant.clone()).or_default();
+        let now_ms = now_ms.max(tenant.seen_ms);
+        tenant.seen_ms = now_ms;
+        for closing in &ask.closing {
+            tenant.close(closing, now_ms);
+        }
+        if !ask.epoch.is_empty() && ask.epoch != epoch && tenant.fenced_at_ms.is_none() {
+            tenant.fenced_at_ms = Some(now_ms);
+        }
+        let granted = tenant.acquire(ask, now_ms);
+        let limits = tenant.states(&ask.limits, now_ms);
+        self.answer(granted, limits)
+    }
+
+    /// Takes leases of a tenant back.
+    pub fn close(&mut self, tenant: &str, closing: &Closing, now_ms: u64) {
+        // A tenant that is not known has no lease.
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            let now_ms = now_ms.max(tenant.seen_ms);
+            tenant.close(closing, now_ms);
+        }
+    }
+
+    fn answer(&self, granted: Granted, limits: Vec<LimitState>) -> Answer {
+        Answer {
+            granted,
+            epoch: self.epoch.clone(),
+            limits,
+        }
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.swept_ms) < SWEEP_MS {
+            return;
+        }
+        self.swept_ms = now_ms;
+        self.tenants.retain(|_, tenant| {
+            tenant
+                .leases
+                .retain(|_, lease| lease.remembered_until_ms() > now_ms);
+            tenant.windows.retain(|(_, window_ms), window| {
+                window.count(*window_ms, now_ms);
+                !window.is_empty()
+            });
+            !tenant.leases.is_empty() || !tenant.windows.is_empty() || tenant.fenced_at_ms.is_some()
+        });
+    }
+}
+
+fn none_left() -> LimitState {
+    LimitState {
+        remaining: 0,
+        reset_ms: 1_000,
+    }
+}
+
+/// Until when a fence that began then holds for those limits, `None` where it
+/// does not: beyond [`FENCED_WINDOW_MAX_S`] what was lost stays uncounted.
+#[must_use]
+pub fn fenced_until_ms(limits: &[Limit], fenced_at_ms: u64) -> Option<u64> {
+    let fenced = |limit: &&Limit| limit.window_s.get() <= FENCED_WINDOW_MAX_S;
+    let longest = limits.iter().filter(fenced).map(Limit::window_ms).max()?;
+    let held_ms = longest.saturating_add(u64::from(LIFE_MAX_MS));
+    Some(fenced_at_ms.saturating_add(held_ms))
+}
+
+impl Lease {
+    fn remembered_until_ms(&self) -> u64 {
+        let end_ms = self.t_ms.saturating_add(self.life_ms);
+        end_ms.saturating_add(REMEMBERED_MS)
+    }
+}
+
+impl Tenant {
+    fn acquire(&mut self, ask: &Ask, now_ms: u64) -> Granted {
+        if let Some(known) = self.leases.get(&ask.id) {
+            return match known.is_closed {
+                // It was given up before it was asked for.
+                true => Granted::Denied { free_in_ms: 1 },
+                false => Granted::Lease {
+                    requests: known.granted,
+                    life_ms: known.life_ms,
+                },
+            };
+        }
+        if let Some(until_ms) = self
+            .fenced_at_ms
+            .and_then(|at_ms| fenced_until_ms(&ask.limits, at_ms))
+            .filter(|until_ms| *until_ms > now_ms)
+        {
+            return Granted::Fenced {
+                until_in_ms: until_ms.saturating_sub(now_ms),
+            };
+        }
+        let free = ask.limits.iter().map(|limit| {
+            let count = self.window(limit).count(limit.window_ms(), now_ms);
+            u64::from(limit.requests.get()).saturating_sub(count)
+        });
+        let free = free.collect::<Vec<u64>>().into_iter().min().unwrap_or(0);
+        if free == 0 {
+            let free_at_ms = ask.limits.iter().map(|limit| {
+                let requests = u64::from(limit.requests.get());
+                let window_ms = limit.window_ms();
+                self.window(limit).free_at_ms(requests, window_ms, now_ms)
+            });
+            let free_at_ms = free_at_ms.max().unwrap_or(now_ms);
+            return Granted::Denied {
+                free_in_ms: free_at_ms.saturating_sub(now_ms).max(1),
+            };
+        }
+        let requests = ask.share(free);
+        let life_ms = ask.bounded_life_ms();
+        let used_by_ms = now_ms.saturating_add(life_ms);
+        for limit in &ask.limits {
+            let slot = window::slot(used_by_ms, limit.window_ms());
+            self.window(limit).add(slot, requests);
+        }
+        let granted = u32::try_from(requests).unwrap_or(u32::MAX);
+        let counters = ask.limits.iter().map(counter).collect();
+        self.leases.insert(
+            ask.id,
+            Lease {
+                granted,
+                t_ms: now_ms,
+                life_ms,
+                counters,
+                is_closed: false,
+            },
+        );
+        Granted::Lease {
+            requests: granted,
+            life_ms,
+        }
+    }
+
+    fn close(&mut self, closing: &Closing, now_ms: u64) {
+        let Some(lease) = self.leases.get_mut(&closing.id) else {
+            // It may still be on its way: it must not be granted then.
+            let lease = Lease {
+                granted: 0,
+                t_ms: now_ms,
+                life_ms: 0,
+                counters: Vec::new(),
+                is_closed: true,
+            };
+            self.leases.insert(closing.id, lease);
+            return;
+        };
+        if std::mem::replace(&mut lease.is_closed, true) {
+            return;
+        }
+        let granted = u64::from(lease.granted);
+        let spent = u64::from(closing.spent).min(granted);
+        let closed_at_ms = window::closed_at_ms(lease.t_ms, lease.life_ms, closing.age_ms);
+        let used_by_ms = lease.t_ms.saturating_add(lease.life_ms);
+        for key in &lease.counters {
+            let Some(window) = self.windows.get_mut(key) else {
+                continue;
+            };
+            window.count(key.1, now_ms);
+            let later = window::slot(used_by_ms, key.1);
+            // What is over was taken off with its slot.
+            if !window::is_over(later, key.1, now_ms) {
+                window.subtract(later, granted);
+                window.add(window::slot(closed_at_ms, key.1), spent);
+            }
+        }
+    }
+
+    fn window(&mut self, limit: &Limit) -> &mut Window {
+        self.windows.entry(counter(limit)).or_default()
+    }
+
+    fn states(&mut self, limits: &[Limit], now_ms: u64) -> Vec<LimitState> {
+        let state = |limit: &Limit| {
+            let window = self.window(limit);
+            let count = window.count(limit.window_ms(), now_ms);
+            let reset_at_ms = window.reset_at_ms(limit.window_ms(), now_ms);
+            LimitState {
+                remaining: u64::from(limit.requests.get()).saturating_sub(count),
+                reset_ms: reset_at_ms.saturating_sub(now_ms),
+            }
+        };
+        limits.iter().map(state).collect()
+    }
+}
+
+/// The key of a limit's counter within its tenant: never its plan, nor its number
+/// of requests, so that a change of either forgets nothing.
+fn counter(limit: &Limit) -> (String, u64) {
+    (limit.class.clone(), limit.window_ms())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn limit(requests: u32, window_s: u32) -> Limit {
+        Limit {
+            requests: NonZeroU32::new(requests).unwrap(),
+            window_s: NonZeroU32::new(window_s).unwrap(),
+            class: String::new(),
+        }
+    }
+
+    fn ask(id: u8, wanted: u32, limits: &[Limit]) -> Ask {
+        Ask {
+            tenant: "acme".to_owned(),
+            limits: limits.to_vec(),
+            id: [id; 16],
+            wanted,
+            life_ms: 2_000,
+            gateways: 1,
+            epoch: String::new(),
+            closing: Vec::new(),
+        }
+    }
+
+    fn store() -> Memory {
+        Memory::new("e1".to_owned())
+    }
+
+    fn granted(answer: &Answer) -> u32 {
+        match answer.granted {
+            Granted::Lease { requests, .. } => requests,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_half_of_what_is_free_and_the_last_ones_come_singly() {
+        let mut store = store();
+        let limits = [limit(10, 60)];
+        let taken: Vec<u32> = (1..=8)
+            .map(|id| granted(&store.acquire(&ask(id, 100, &limits), 1_000)))
+            .collect();
+        assert_eq!(taken, [5, 2, 1, 1, 1, 0, 0, 0]);
+        let denied = store.acquire(&ask(9, 1, &limits), 1_000);
+        // 63 s after the epoch is a slot's end.
+        assert_eq!(denied.granted, Granted::Denied { free_in_ms: 62_000 });
+        assert_eq!(
+            (denied.limits[0].remaining, denied.limits[0].reset_ms),
+            (0, 62_000)
+        );
+        assert_eq!(granted(&store.acquire(&ask(10, 1, &limits), 62_999)), 0);
+        assert_eq!(granted(&store.acquire(&ask(11, 1, &limits), 63_000)), 1);
+    }
+
+    #[test]
+    fn the_same_id_is_one_lease() {
+        let mut store = store();
+        let limits = [limit(100, 60)];
+        let first = store.acquire(&ask(1, 10, &limits), 0);
+        let again = store.acquire(&ask(1, 10, &limits), 500);
+        assert_eq!((granted(&first), &again.granted), (10, &first.granted));
+        assert_eq!(again.limits[0].remaining, 90);
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again_and_only_once() {
+        let mut store = store();
+        let limits = [limit(100, 60)];
+        store.acquire(&ask(1, 40, &limits), 0);
+        let mut next = ask(2, 1, &limits);
+        next.closing = vec![
+            Closing {
+                id: [1; 16],
+                spent: 10,
+                age_ms: 100
+            };
+            2
+        ];
+        assert_eq!(store.acquire(&next, 200).limits[0].remaining, 89);
+        // The ten count until their own end, not the lease's.
+        let later = store.acquire(&ask(3, 1, &limits), 60_250);
+        assert_eq!(later.limits[0].remaining, 98);
+    }
+
+    #[test]
+    fn what_was_given_up_before_it_was_asked_for_is_not_granted() {
+        let mut store = store();
+        let limits = [limit(100, 60)];
+        store.acquire(&ask(1, 1, &limits), 0);
+        store.close(
+            "acme",
+            &Closing {
+                id: [2; 16],
+                spent: 0,
+                age_ms: 0,
+            },
+            0,
+        );
+        let late = store.acquire(&ask(2, 10, &limits), 10);
+        assert_eq!((granted(&late), late.limits[0].remaining), (0, 99));
+    }
+
+    #[test]
+    fn all_limits_hold_at_once_and_classes_are_apart() {
+        let mut store = store();
+        let chat = Limit {
+            class: "chat".to_owned(),
+            ..limit(3, 60)
+        };
+        let both = [limit(100, 1), chat];
+        let taken: u32 = (0..9)
+            .map(|id| granted(&store.acquire(&ask(id, 1, &both), 0)))
+            .sum();
+        assert_eq!(taken, 3);
+        let all = store.acquire(&ask(20, 1, &[limit(100, 1)]), 0);
+        assert_eq!(all.limits[0].remaining, 96);
+    }
+
+    #[test]
+    fn a_lowered_limit_waits_until_enough_is_over() {
+        let mut store = store();
+        for id in 0..10 {
+            store.acquire(&ask(id, 1, &[limit(10, 60)]), u64::from(id) * 1_000);
+        }
+        let lowered = store.acquire(&ask(90, 1, &[limit(4, 60)]), 10_000);
+        let Granted::Denied { free_in_ms } = lowered.granted else {
+            panic!("{lowered:?}");
+        };
+        // Seven of the ten must have gone.
+        assert_eq!(free_in_ms, 6_000 + 62_000 - 10_000);
+    }
+
+    #[test]
+    fn a_gateway_that_knew_another_store_fences_the_tenant() {
+        let mut store = store();
+        let limits = [limit(10, 60)];
+        let mut stranger = ask(1, 1, &limits);
+        stranger.epoch = "e0".to_owned();
+        let fenced = Granted::Fenced {
+            until_in_ms: 62_000,
+        };
+        assert_eq!(store.acquire(&stranger, 5_000).granted, fenced);
+        let others = store.acquire(&ask(2, 1, &limits), 66_999);
+        assert_eq!(others.granted, Granted::Fenced { until_in_ms: 1 });
+        assert_eq!(granted(&store.acquire(&ask(3, 1, &limits), 67_000)), 1);
+        // Longer windows go on.
+        stranger.tenant = "other".to_owned();
+        stranger.limits = vec![limit(10, 121)];
+        assert_eq!(granted(&store.acquire(&stranger, 5_000)), 1);
+    }
+
+    #[test]
+    fn what_is_over_takes_no_memory() {
+        let mut store = store();
+        for n in 0..1_000_u32 {
+            let mut one = ask(0, 1, &[limit(10, 1)]);
+            one.tenant = format!("t{n}");
+            one.id[..4].copy_from_slice(&n.to_le_bytes());
+            store.acquire(&one, u64::from(n) * 100);
+        }
+        assert!(store.tenants.len() < 500, "{}", store.tenants.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is asked and given back when, no more is ever used in a window
+        /// than the limit, and an idle store admits all of it again.
+        #[test]
+        fn no_window_holds_more_than_the_limit(
+            requests in 1u32..30,
+            window_s in prop_oneof![Just(1u32), Just(7), Just(60)],
+            steps in prop::collection::vec((0u64..2_500, 1u32..12, 0u32..12, 0u64..2_500), 1..200),
+        ) {
+            let limits = [limit(requests, window_s)];
+            let window_ms = u64::from(window_s) * 1_000;
+            let (mut now, mut store, mut used) = (0, store(), Vec::<(u64, u32)>::new());
+            let mut open: Vec<(LeaseId, u64, u64, u32)> = Vec::new();
+            for (n, (gap, wanted, spend, age)) in steps.into_iter().enumerate() {
+                now += gap;
+                let mut one = ask(0, wanted, &limits);
+                one.id[..8].copy_from_slice(&(n as u64).to_le_bytes());
+                for (id, t, life, granted) in open.drain(..) {
+                    // Spent at the last moment at which it could be.
+                    let spent = spend.min(granted);
+                    let age = age.min(life).min(now - t);
+                    used.push((t + age, spent));
+                    one.closing.push(Closing { id, spent, age_ms: age });
+                }
+                if let Granted::Lease { requests, life_ms } = store.acquire(&one, now).granted {
+                    open.push((one.id, now, life_ms, requests));
+                }
+            }
+            for (start, _) in &used {
+                let inside = used.iter().filter(|(t, _)| t >= start && *t < start + window_ms);
+                let sum: u32 = inside.map(|(_, n)| n).sum();
+                prop_assert!(sum <= requests, "{sum} of {requests} from {start}");
+            }
+            let idle = store.acquire(&ask(255, 1, &limits), now + window_ms + 3_000);
+            prop_assert_eq!(idle.limits[0].remaining, u64::from(requests) - 1);
+        }
+    }
+}

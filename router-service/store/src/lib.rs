@@ -1,0 +1,30 @@
+//! Where the router counts: in memory or in Redis, behind one trait.
+
+mod memory;
+
+pub use memory::MemoryQuota;
+
+use std::future::Future;
+
+use thiserror::Error;
+use weir_router_core::quota::{Answer, Ask, Closing};
+
+/// The store can't be asked just now.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the quota store is not available: {why}")]
+pub struct Unavailable {
+    /// For the log; names no secret.
+    pub why: String,
+}
+
+/// Where leases are granted and counted.
+pub trait QuotaStore: Send + Sync + 'static {
+    /// Closes what is to be closed, then grants a lease or says when.
+    fn acquire(&self, ask: Ask) -> impl Future<Output = Result<Answer, Unavailable>> + Send;
+
+    /// Takes leases of tenants back.
+    fn close(
+        &self,
+        closing: Vec<(String, Closing)>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
