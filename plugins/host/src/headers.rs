@@ -87,6 +87,12 @@ pub fn remove_request(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, None);
 }
 
+/// Replaces every copy of a response header.
+pub fn set_response(name: &str, value: &str) {
+    let _ =
+        hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, Some(value.as_bytes()));
+}
+
 /// One header of the response.
 #[must_use]
 pub fn response_value(name: &str) -> Option<Vec<u8>> {

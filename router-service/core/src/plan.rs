@@ -8,6 +8,7 @@ use weir_wire::ids::PlanName;
 
 use crate::{
     catalogue::{Catalogue, Model, Tier},
+    quota::Limits,
     refusal::Refusal,
 };
 
@@ -17,6 +18,20 @@ use crate::{
 pub struct Plan {
     /// The tiers whose models it has.
     pub tiers: Vec<Tier>,
+    /// How many requests each of its tenants may make; any number where absent.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// A message that names the field within the plan, what was found and what is
+    /// allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        self.limits.validate()
+    }
 }
 
 /// The plans and the catalogue that they are granted from.

@@ -164,6 +164,7 @@ fn add_tenant(file: &mut File, id: &TenantId, plan: PlanName) -> anyhow::Result<
         id: id.clone(),
         plan: plan.clone(),
         state: TenantState::Active,
+        limits: None,
         keys: Vec::new(),
     });
     let mut done = Done::changed(format!("{id} is added with the plan {plan}"));

@@ -20,7 +20,7 @@ use weir_wire::{
     keys::{self, Keyring},
 };
 
-use crate::{directory, provider::Provider};
+use crate::{directory, provider::Provider, quota};
 
 /// The variable that holds the credential for the aggregator.
 const TOKEN_ENVIRONMENT: &str = "WEIR_INGEST_TOKEN";
@@ -34,6 +34,7 @@ struct File {
     providers: BTreeMap<String, ProviderFile>,
     aggregator: String,
     directory: Option<directory::Section>,
+    quota: Option<quota::Section>,
     #[serde(default = "default_max_body_bytes")]
     max_body_bytes: usize,
     #[serde(default = "default_drain_s")]
@@ -71,6 +72,7 @@ pub struct Settings {
     pub ingest_token: String,
     pub max_body_bytes: usize,
     pub directory: Option<directory::Options>,
+    pub quota: Option<quota::Options>,
     pub drain: Duration,
     pub stop_grace: Duration,
     pub http: reqwest::Client,
@@ -96,6 +98,11 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             file.max_body_bytes
         );
     }
+    for (name, plan) in &file.plans {
+        if let Err(message) = plan.validate() {
+            bail!("{}: plans.{name}.{message}", path.display());
+        }
+    }
     let keys = Keyring::parse(&secret(keys::ENVIRONMENT)?)?;
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
@@ -119,6 +126,11 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         .map(|section| directory::Options::new(section, base, plans))
         .transpose()
         .with_context(|| path.display().to_string())?;
+    let quota = file
+        .quota
+        .map(|section| quota::Options::new(section, &file.plans))
+        .transpose()
+        .with_context(|| path.display().to_string())?;
     Ok(Settings {
         listen: file.listen,
         offer: Offer::new(file.plans, catalogue),
@@ -128,6 +140,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         ingest_token: secret(TOKEN_ENVIRONMENT)?,
         max_body_bytes: file.max_body_bytes,
         directory,
+        quota,
         drain: Duration::from_secs(file.drain_s),
         stop_grace: Duration::from_secs(file.stop_grace_s),
         http,
@@ -153,11 +166,25 @@ mod tests {
             serde_saphyr::from_str(include_str!("../../examples/catalogue.yaml")).unwrap();
         catalogue.validate(&["openai"]).unwrap();
 
-        assert!(file.directory.is_some());
+        assert!(file.directory.is_some() && file.quota.is_some());
+        for (plan, requests) in [("enterprise", 1000), ("starter", 100)] {
+            let plan = &file.plans[&PlanName::new(plan).unwrap()];
+            plan.validate().unwrap();
+            let [limit] = plan.limits.all() else {
+                panic!("{plan:?}");
+            };
+            assert_eq!((limit.requests.get(), limit.window_s.get()), (requests, 60));
+        }
 
-        for (right, misspelt) in [("drain_s:", "drian_s:"), ("poll_ms:", "pool_ms:")] {
-            let wrong = text.replace(&format!("\n{right}"), &format!("\n{misspelt}"));
-            let wrong = wrong.replace(&format!("  {right}"), &format!("  {misspelt}"));
+        for (right, misspelt) in [
+            ("drain_s:", "drian_s:"),
+            ("poll_ms:", "pool_ms:"),
+            ("ratelimit_domain:", "ratelimit_doman:"),
+            ("limits:", "limit:"),
+            ("window_s:", "window:"),
+        ] {
+            let wrong = text.replace(right, misspelt);
+            assert_ne!(wrong, text);
             let error = serde_saphyr::from_str::<File>(&wrong).err().unwrap();
             assert!(
                 error.to_string().contains(misspelt.trim_end_matches(':')),

@@ -1,33 +1,51 @@
-//! The gRPC side of the port: health and reflection.
+//! What the gRPC side of a port has beside its services: health and reflection.
 
 use tonic::service::Routes;
-use tonic_health::{ServingStatus, server::HealthReporter};
-use weir_wire::proto::FILE_DESCRIPTOR_SET;
+use tonic_health::{ServingStatus, pb::health_server, server::HealthReporter};
+use tonic_reflection::pb::v1::server_reflection_server;
 
 /// Tells gRPC clients when the router is about to stop.
-pub struct Health(HealthReporter);
+pub struct Health {
+    reporter: HealthReporter,
+    services: Vec<&'static str>,
+}
 
 impl Health {
     /// From now on `NOT_SERVING`.
     pub async fn stopping(&self) {
-        self.0
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        for service in &self.services {
+            self.reporter.set_service_status(service, status).await;
+        }
     }
 }
 
-/// The services, for the same port as HTTP.
-pub async fn routes() -> anyhow::Result<(Health, axum::Router)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("", ServingStatus::Serving)
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let routes = Routes::new(health)
-        .add_service(reflection)
-        .into_axum_router();
-    Ok((Health(reporter), routes))
+/// Health and reflection for a port that has these services, which the caller
+/// adds; of what the descriptors describe, other services are not shown.
+pub async fn routes(
+    services: &[&'static str],
+    descriptors: &'static [u8],
+) -> anyhow::Result<(Health, Routes)> {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    let health = Health {
+        reporter,
+        // The empty name is the port as a whole.
+        services: [""].iter().chain(services).copied().collect(),
+    };
+    health.set(ServingStatus::Serving).await;
+    let mut reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let own = [
+        health_server::SERVICE_NAME,
+        server_reflection_server::SERVICE_NAME,
+    ];
+    for service in own.iter().chain(services) {
+        reflection = reflection.with_service_name(*service);
+    }
+    let routes = Routes::new(server).add_service(reflection.build_v1()?);
+    Ok((health, routes))
 }

@@ -2,12 +2,14 @@
 
 mod app;
 mod call;
+mod callout;
 mod client;
 mod config;
 mod directory;
 mod exchange;
 mod grpc;
 mod provider;
+mod quota;
 mod serve;
 mod witness;
 
@@ -21,9 +23,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_process::{StopSignal, write_whole};
+use weir_wire::proto::FILE_DESCRIPTOR_SET;
 
 /// How long requests that were ended may take to tell their clients.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -43,6 +46,9 @@ struct Arguments {
     /// The same for the address of the directory, where there is one.
     #[arg(long)]
     directory_ready_file: Option<PathBuf>,
+    /// The same for the address of the quota service, where there is one.
+    #[arg(long)]
+    quota_ready_file: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -65,15 +71,55 @@ fn tell(argument: &str, path: Option<&Path>, address: SocketAddr) -> anyhow::Res
     })
 }
 
+/// What is served beside tenants' paths, each on a listener of its own.
+struct Beside {
+    directory: Option<directory::Directory>,
+    quota: Option<quota::Quota>,
+}
+
+impl Beside {
+    async fn open(settings: &mut config::Settings) -> anyhow::Result<Self> {
+        let directory = match settings.directory.take() {
+            Some(options) => Some(directory::Directory::open(options).await?),
+            None => None,
+        };
+        let tenants = directory.as_ref().map(directory::Directory::tenants);
+        let quota = match settings.quota.take() {
+            Some(options) => Some(quota::Quota::open(options, tenants).await?),
+            None => None,
+        };
+        Ok(Self { directory, quota })
+    }
+
+    /// Serves them until `stopping`, and tells where they listen.
+    fn serve(
+        self,
+        arguments: &Arguments,
+        stopping: &CancellationToken,
+    ) -> anyhow::Result<JoinSet<()>> {
+        let mut serving = JoinSet::new();
+        if let Some(directory) = self.directory {
+            let (path, address) = (&arguments.directory_ready_file, directory.address);
+            tracing::info!(%address, "the directory is listening");
+            tell("directory-ready-file", path.as_deref(), address)?;
+            serving.spawn(directory.serve(stopping.clone()));
+        }
+        if let Some(quota) = self.quota {
+            let (path, address) = (&arguments.quota_ready_file, quota.address);
+            tracing::info!(%address, "the quota service is listening");
+            tell("quota-ready-file", path.as_deref(), address)?;
+            serving.spawn(quota.serve(stopping.clone()));
+        }
+        Ok(serving)
+    }
+}
+
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let mut settings = config::load(&arguments.config)?;
-    let directory = match settings.directory.take() {
-        Some(options) => Some(directory::Directory::open(options).await?),
-        None => None,
-    };
+    let beside = Beside::open(&mut settings).await?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listen: cannot bind {}", settings.listen))?;
@@ -98,21 +144,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let stop = StopSignal::install()?;
     let stopping = CancellationToken::new();
-    let directory = match directory {
-        Some(directory) => {
-            tracing::info!(address = %directory.address, "the directory is listening");
-            tell(
-                "directory-ready-file",
-                arguments.directory_ready_file.as_deref(),
-                directory.address,
-            )?;
-            Some(tokio::spawn(directory.serve(stopping.clone())))
-        }
-        None => None,
-    };
+    let beside = beside.serve(&arguments, &stopping)?;
     tell("ready-file", arguments.ready_file.as_deref(), address)?;
     tracing::info!(%address, "listening");
-    let (health, routes) = grpc::routes().await?;
+    let (health, routes) = grpc::routes(&[], FILE_DESCRIPTOR_SET).await?;
     let stop = async move {
         stop.wait().await;
         tracing::info!("stopping");
@@ -120,7 +155,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         health.stopping().await;
     };
     // Requests go on for a while; then each ends with what it has seen.
-    let left = weir_process::serve(listener, serve::router(app, routes), stop, grace).await;
+    let left = weir_process::serve(
+        listener,
+        serve::router(app, routes.into_axum_router()),
+        stop,
+        grace,
+    )
+    .await;
     if left.is_some() {
         tracing::warn!("connections were still open after {grace:?}");
     }
@@ -129,9 +170,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("clients were still reading");
     }
-    if let Some(directory) = directory {
-        let _ = directory.await;
-    }
+    beside.join_all().await;
     closing.cancel();
     match tokio::time::timeout(FLUSH, sending).await {
         Ok(_) => tracing::info!("stopped"),

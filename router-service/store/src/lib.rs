@@ -1,8 +1,12 @@
 //! Where the router counts: in memory or in Redis, behind one trait.
 
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
 mod memory;
+mod redis;
 
 pub use memory::MemoryQuota;
+pub use redis::{RedisQuota, RedisSettings, SettingsError};
 
 use std::future::Future;
 

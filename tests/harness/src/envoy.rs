@@ -51,6 +51,15 @@ pub struct Directory {
     pub poll_ms: u64,
 }
 
+/// A quota service.
+#[derive(Debug, Clone)]
+pub struct Quota {
+    /// `host:port`.
+    pub address: String,
+    /// `WEIR_QUOTA_TOKEN`.
+    pub token: String,
+}
+
 /// What a gateway is to be.
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
@@ -65,9 +74,14 @@ pub struct GatewayOptions {
     pub clusters: Vec<(String, String)>,
     /// Variables that tenant-identification sees beside the example's.
     pub variables: Vec<(String, String)>,
-    /// How many gateways share each limit.
+    /// The quota service it leases requests of; without one it counts for itself.
+    pub quota: Option<Quota>,
+    /// Members of rate-limiting's configuration in the place of the example's.
+    pub rate_limiting: Map<String, Value>,
+    /// How many gateways share each limit, where they count for themselves.
     pub gateways: usize,
-    /// Requests a minute for each plan; the example's where empty.
+    /// Requests a minute for plans, where gateways count for themselves, beside
+    /// and in the place of 1,000 for enterprise and 100 for starter.
     pub limits: Vec<(String, u32)>,
     /// Worker threads.
     pub concurrency: usize,
@@ -94,6 +108,8 @@ impl GatewayOptions {
             identification: Map::new(),
             clusters: Vec::new(),
             variables: Vec::new(),
+            quota: None,
+            rate_limiting: Map::new(),
             gateways: 1,
             limits: Vec::new(),
             concurrency: 2,
@@ -197,12 +213,21 @@ fn change_clusters(clusters: &mut Value, options: &GatewayOptions) -> anyhow::Re
     let clusters = clusters
         .as_array_mut()
         .context("envoy/weir.yaml has no clusters")?;
-    match &options.directory {
-        Some(directory) => addresses.push(("weir_directory", &directory.address)),
-        None => clusters.retain(|cluster| cluster["name"] != "weir_directory"),
+    let optional = [
+        (
+            "weir_directory",
+            options.directory.as_ref().map(|d| &d.address),
+        ),
+        ("weir_quota", options.quota.as_ref().map(|q| &q.address)),
+    ];
+    for (name, address) in optional {
+        match address {
+            Some(address) => addresses.push((name, address)),
+            None => clusters.retain(|cluster| cluster["name"] != name),
+        }
     }
     for (name, address) in &options.clusters {
-        let mut cluster = clusters.last().context("no clusters")?.clone();
+        let mut cluster = clusters.get(1).context("no clusters")?.clone();
         cluster["name"] = json!(name);
         clusters.push(cluster);
         addresses.push((name, address));
@@ -237,9 +262,18 @@ fn change_settings(filter: &str, settings: &mut Value, options: &GatewayOptions)
             }
         }
         "rate_limiting" => {
-            settings["gateways"] = json!(options.gateways);
-            for (plan, requests) in &options.limits {
-                settings["plans"][plan] = json!({"requests": requests, "window_s": 60});
+            if options.quota.is_none() {
+                *settings = json!({"host": "envoy", "gateways": options.gateways});
+                let usual = [
+                    ("enterprise".to_owned(), 1_000),
+                    ("starter".to_owned(), 100),
+                ];
+                for (plan, requests) in usual.iter().chain(&options.limits) {
+                    settings["plans"][plan] = json!({"requests": requests, "window_s": 60});
+                }
+            }
+            for (member, value) in &options.rate_limiting {
+                settings[member] = value.clone();
             }
         }
         _ => {}
@@ -290,6 +324,10 @@ impl Gateway {
                 .env(
                     "WEIR_DIRECTORY_TOKEN",
                     options.directory.as_ref().map_or("", |d| &d.token),
+                )
+                .env(
+                    "WEIR_QUOTA_TOKEN",
+                    options.quota.as_ref().map_or("", |q| &q.token),
                 )
                 .envs(options.variables.iter().map(|(name, value)| (name, value))),
             folder,

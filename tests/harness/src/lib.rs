@@ -12,6 +12,7 @@ pub mod paths;
 pub mod pids;
 pub mod process;
 pub mod provision;
+pub mod redis;
 pub mod secrets;
 pub mod stack;
 

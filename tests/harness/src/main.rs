@@ -126,7 +126,6 @@ fn variable(name: &str) -> Option<String> {
 
 fn options_from_environment() -> anyhow::Result<Options> {
     for name in [
-        "REDIS_URL",
         "DATABASE_URL",
         "KAFKA_BOOTSTRAP",
         "ANTHROPIC_BASE_URL",
@@ -162,6 +161,7 @@ fn options_from_environment() -> anyhow::Result<Options> {
     Ok(Options {
         gateways,
         tokens: true,
+        redis: variable("REDIS_URL"),
         openai,
         stripe,
         ..Options::default()

@@ -21,6 +21,8 @@ pub struct Service {
     pub address: String,
     /// `host:port` of the router's directory, where it serves one.
     pub directory: Option<String>,
+    /// `host:port` of the router's quota service, where it has one.
+    pub quota: Option<String>,
     /// The configuration it runs on, where it has one.
     pub config: Option<PathBuf>,
 }
@@ -55,6 +57,7 @@ fn start(
         process,
         address,
         directory: None,
+        quota: None,
         config,
     })
 }
@@ -155,18 +158,38 @@ pub struct RouterOptions<'a> {
     pub router_token: &'a str,
     /// The directory to serve; none where absent.
     pub directory: Option<DirectoryOptions<'a>>,
+    /// The quota service; none where absent.
+    pub quota: Option<QuotaOptions<'a>>,
+    /// Requests a minute for plans, in place of the example's.
+    pub limits: &'a [(String, u32)],
     /// `host:port` to listen on; port 0 takes a free one.
     pub listen: &'a str,
 }
 
-/// The directory that a router serves, on a free port.
+/// The quota service of a router.
+#[derive(Debug, Clone, Copy)]
+pub struct QuotaOptions<'a> {
+    /// `WEIR_QUOTA_TOKEN`, at least 32 bytes.
+    pub token: &'a str,
+    /// The Redis that it counts in; its own memory where absent.
+    pub redis: Option<&'a str>,
+    /// `host:port` to listen on; port 0 takes a free one.
+    pub listen: &'a str,
+}
+
+/// The directory that a router serves.
 #[derive(Debug, Clone, Copy)]
 pub struct DirectoryOptions<'a> {
     /// The file.
     pub file: &'a Path,
     /// `WEIR_DIRECTORY_TOKEN`, at least 32 bytes.
     pub token: &'a str,
+    /// `host:port` to listen on; port 0 takes a free one.
+    pub listen: &'a str,
 }
+
+/// Where a router's configuration reads the address of its Redis.
+const REDIS_VARIABLE: &str = "REDIS_URL";
 
 /// The router.
 ///
@@ -184,14 +207,33 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
         None => Value::Null,
         Some(directory) => json!({
             "file": std::path::absolute(directory.file)?,
-            "listen": "127.0.0.1:0",
+            "listen": directory.listen,
             // Whoever changes the file waits for it.
             "poll_ms": 100,
         }),
     };
+    config["quota"] = match options.quota {
+        None => Value::Null,
+        Some(QuotaOptions {
+            redis: None,
+            listen,
+            ..
+        }) => json!({"listen": listen}),
+        Some(quota) => json!({
+            "listen": quota.listen,
+            "redis": {"url_env": REDIS_VARIABLE},
+        }),
+    };
+    for (plan, requests) in options.limits {
+        let limits = json!([{"requests": requests, "window_s": 60}]);
+        config["plans"][plan]["limits"] = limits;
+    }
     let path = write(&config, folder, "router.json")?;
     let ready = folder.join("router.directory.address");
-    let _ = fs::remove_file(&ready);
+    let quota_ready = folder.join("router.quota.address");
+    for ready in [&ready, &quota_ready] {
+        let _ = fs::remove_file(ready);
+    }
     let mut router = start("router", "router-service", folder, Some(path), |command| {
         command
             .env("WEIR_CONTEXT_KEYS", options.context_keys)
@@ -203,7 +245,17 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
                 .arg("--directory-ready-file")
                 .arg(&ready);
         }
+        if let Some(quota) = options.quota {
+            command
+                .env("WEIR_QUOTA_TOKEN", quota.token)
+                .env(REDIS_VARIABLE, quota.redis.unwrap_or_default())
+                .arg("--quota-ready-file")
+                .arg(&quota_ready);
+        }
     })?;
+    if options.quota.is_some() {
+        router.quota = Some(router.process.wait_for_file(&quota_ready)?);
+    }
     if options.directory.is_some() {
         router.directory = Some(router.process.wait_for_file(&ready)?);
     }

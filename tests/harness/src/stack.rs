@@ -12,9 +12,9 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::{
-    envoy::{Directory, Gateway, GatewayOptions, Tenant},
+    envoy::{Directory, Gateway, GatewayOptions, Quota, Tenant},
     issuer::Issuer,
-    parts::{self, AggregatorOptions, DirectoryOptions, RouterOptions, Service},
+    parts::{self, AggregatorOptions, DirectoryOptions, QuotaOptions, RouterOptions, Service},
     paths,
     process::Process,
     provision::Account,
@@ -30,6 +30,11 @@ pub struct Options {
     pub concurrency: usize,
     /// Requests a minute for plans, in place of the example's.
     pub limits: Vec<(String, u32)>,
+    /// Members of the gateways' quota settings in the place of the example's, such
+    /// as `on_failure`.
+    pub quota: serde_json::Map<String, Value>,
+    /// The Redis that the router counts requests in; its memory where absent.
+    pub redis: Option<String>,
     /// Whether tenants may come with tokens, too, of an issuer that is made for
     /// the run, and by their own hosts.
     pub tokens: bool,
@@ -53,6 +58,8 @@ pub struct Secrets {
     pub admin_token: String,
     /// The gateways' credential at the router's directory.
     pub directory_token: String,
+    /// The gateways' credential at the router's quota service.
+    pub quota_token: String,
     /// The router's key at the provider.
     pub openai_key: String,
     /// The aggregator's key at Stripe.
@@ -72,6 +79,7 @@ impl Secrets {
             router_token: secrets::random(),
             admin_token: secrets::random(),
             directory_token: secrets::random(),
+            quota_token: secrets::random(),
             openai_key: given(&options.openai).unwrap_or_else(secrets::random),
             stripe_key: given(&options.stripe)
                 .unwrap_or_else(|| format!("sk_test_{}", secrets::random())),
@@ -109,6 +117,8 @@ pub struct Stack {
     pub directory: PathBuf,
     /// Where the stream and the ledger are.
     pub data: PathBuf,
+    /// What it was started with.
+    pub options: Options,
     /// Where the logs and configurations are.
     pub folder: PathBuf,
 }
@@ -163,18 +173,14 @@ impl Stack {
         )?;
         let directory = write_directory(&secrets, folder)?;
         let router = parts::router(
-            &RouterOptions {
-                openai_base: &provider_base,
-                openai_key: &secrets.openai_key,
-                aggregator: &aggregator.url(),
-                context_keys: &secrets.context_keys,
-                router_token: &secrets.router_token,
-                directory: Some(DirectoryOptions {
-                    file: &directory,
-                    token: &secrets.directory_token,
-                }),
-                listen: "127.0.0.1:0",
-            },
+            &router_options(
+                options,
+                &secrets,
+                &provider_base,
+                &aggregator.url(),
+                &directory,
+                ["127.0.0.1:0"; 3],
+            ),
             folder,
         )?;
         let issuer = options.tokens.then(Issuer::new);
@@ -201,6 +207,7 @@ impl Stack {
             issuer,
             directory,
             data,
+            options: options.clone(),
             folder: folder.to_owned(),
         })
     }
@@ -236,6 +243,27 @@ impl Stack {
             ),
             &self.folder,
         )?;
+        Ok(())
+    }
+
+    /// Starts the router again, at the same addresses.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn restart_router(&mut self) -> anyhow::Result<()> {
+        let address = self.router.address.clone();
+        let quota = self.router.quota.clone().context("no quota service")?;
+        let directory = self.router.directory.clone().context("no directory")?;
+        let aggregator = self.aggregator.url();
+        let options = router_options(
+            &self.options,
+            &self.secrets,
+            &self.provider_base,
+            &aggregator,
+            &self.directory,
+            [&address, &quota, &directory],
+        );
+        self.router = parts::router(&options, &self.folder)?;
         Ok(())
     }
 
@@ -307,6 +335,37 @@ fn aggregator_options<'a>(
     }
 }
 
+/// The router of a stack, at its first start and at each further one. It listens
+/// for tenants, for quota and for the directory.
+fn router_options<'a>(
+    options: &'a Options,
+    secrets: &'a Secrets,
+    openai_base: &'a str,
+    aggregator: &'a str,
+    directory: &'a Path,
+    [listen, quota, directory_listen]: [&'a str; 3],
+) -> RouterOptions<'a> {
+    RouterOptions {
+        openai_base,
+        openai_key: &secrets.openai_key,
+        aggregator,
+        context_keys: &secrets.context_keys,
+        router_token: &secrets.router_token,
+        directory: Some(DirectoryOptions {
+            file: directory,
+            token: &secrets.directory_token,
+            listen: directory_listen,
+        }),
+        quota: Some(QuotaOptions {
+            token: &secrets.quota_token,
+            redis: options.redis.as_deref(),
+            listen: quota,
+        }),
+        limits: &options.limits,
+        listen,
+    }
+}
+
 /// The gateways of a stack.
 fn gateway_options(
     options: &Options,
@@ -320,8 +379,15 @@ fn gateway_options(
             token: secrets.directory_token.clone(),
             poll_ms: POLL_MS,
         }),
+        quota: router.quota.clone().map(|address| Quota {
+            address,
+            token: secrets.quota_token.clone(),
+        }),
+        rate_limiting: match options.quota.is_empty() {
+            true => serde_json::Map::new(),
+            false => quota_settings(&options.quota),
+        },
         gateways: options.gateways.max(1),
-        limits: options.limits.clone(),
         concurrency: match options.concurrency {
             0 => 2,
             n => n,
@@ -330,6 +396,15 @@ fn gateway_options(
         ingest_token: secrets.gateway_token.clone(),
         ..GatewayOptions::new(&router.address, &aggregator.address)
     }
+}
+
+/// The example's quota settings with others in their place.
+fn quota_settings(changed: &serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
+    let mut quota = json!({"cluster": "weir_quota"});
+    for (member, value) in changed {
+        quota[member] = value.clone();
+    }
+    [("quota".to_owned(), quota)].into_iter().collect()
 }
 
 /// The domain of the tenants' own hosts: `acme.weir.localhost`.

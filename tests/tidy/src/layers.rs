@@ -26,6 +26,8 @@ pub enum Layer {
     Trim,
     /// `router-service/retrieval`: vector stores.
     Retrieval,
+    /// `router-service/store`: where the router counts.
+    Store,
     /// `*/server`: talks to the network. `router-service/keys`: writes the
     /// directory that the router serves.
     Server,
@@ -36,7 +38,8 @@ pub enum Layer {
 }
 
 use Layer::{
-    Bench, Contracts, Core, Filter, Host, Pricing, Process, Retrieval, Server, Suite, Tests, Trim,
+    Bench, Contracts, Core, Filter, Host, Pricing, Process, Retrieval, Server, Store, Suite, Tests,
+    Trim,
 };
 
 impl Layer {
@@ -54,6 +57,7 @@ impl Layer {
             ["plugins", _, "core"] | ["router-service" | "meter-aggregator", "core"] => Some(Core),
             ["plugins", _, "filter"] => Some(Filter),
             ["router-service", "retrieval"] => Some(Retrieval),
+            ["router-service", "store"] => Some(Store),
             ["router-service" | "meter-aggregator", "server"] | ["router-service", "keys"] => {
                 Some(Server)
             }
@@ -71,14 +75,15 @@ impl Layer {
             Core => &[Contracts, Pricing],
             Filter => &[Contracts, Pricing, Core, Host],
             Suite => &[Contracts, Pricing, Core, Host, Filter],
-            Retrieval => &[Contracts, Core],
-            Server => &[Contracts, Pricing, Core, Process, Retrieval],
+            Retrieval | Store => &[Contracts, Core],
+            Server => &[Contracts, Pricing, Core, Process, Retrieval, Store],
             Tests => &[
-                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Server, Tests,
+                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Store, Server,
+                Tests,
             ],
             Bench => &[
-                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Server, Tests,
-                Bench,
+                Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Store, Server,
+                Tests, Bench,
             ],
         }
     }

@@ -13,6 +13,8 @@ use weir_wire::{
     timestamp::Timestamp,
 };
 
+use crate::quota::Limits;
+
 /// The largest file that is read, in bytes.
 pub const FILE_MAX_BYTES: u64 = 1 << 30;
 
@@ -57,6 +59,9 @@ pub struct Tenant {
     /// Whether it may call; active where absent.
     #[serde(default, skip_serializing_if = "TenantState::is_active")]
     pub state: TenantState,
+    /// What it may do in place of its plan's limits; none at all where empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Its API keys; at most [`KEYS_MAX`] of them not revoked.
     #[serde(default)]
     pub keys: Vec<Key>,
@@ -199,6 +204,10 @@ impl File {
 
 impl Tenant {
     fn validate(&self, t: usize) -> Result<(), FileError> {
+        if let Some(Err(message)) = self.limits.as_ref().map(Limits::validate) {
+            let (field, message) = message.split_once(": ").unwrap_or(("limits", &message));
+            return Err(wrong(format!("tenants[{t}].{field}"), message));
+        }
         let working = self.keys.iter().filter(|k| k.state.is_active()).count();
         if working > KEYS_MAX {
             return Err(wrong(

@@ -15,6 +15,7 @@ use weir_wire::{
 };
 
 use super::file::{File, Tenant};
+use crate::quota::Limits;
 
 /// The most bytes that a page's own fields take beside tenants: two versions
 /// with a number of up to 10 bytes, and two numbers of up to 5.
@@ -84,6 +85,9 @@ impl Snapshot {
                 let mut field = Vec::new();
                 encoding::message::encode(TENANTS_TAG, &message, &mut field);
                 hash.update(&field);
+                if let Some(limits) = &tenant.limits {
+                    hash_limits(&mut hash, limits);
+                }
                 pages.push(&field)
             })
             .collect();
@@ -234,6 +238,19 @@ fn message(tenant: &Tenant) -> proto::Tenant {
         state: tenant.state,
         keys,
     })
+}
+
+/// Gateways are not told of limits, but a state with others is another state. No
+/// field's tag is 0 or 1 and no class has a 0, so nothing else is hashed the same.
+fn hash_limits(hash: &mut Sha256, limits: &Limits) {
+    hash.update([0]);
+    for limit in limits.all() {
+        hash.update([1]);
+        hash.update(limit.requests.get().to_le_bytes());
+        hash.update(limit.window_s.get().to_le_bytes());
+        hash.update(&limit.class);
+        hash.update([0]);
+    }
 }
 
 fn digest(hash: &[u8]) -> u64 {

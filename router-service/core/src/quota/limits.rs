@@ -9,7 +9,14 @@ use weir_wire::quota::LIMITS_MAX;
 const WINDOW_MAX_S: u32 = 86_400;
 
 /// The longest name of a class, in bytes.
-const CLASS_MAX_BYTES: usize = 32;
+pub const CLASS_MAX_BYTES: usize = 32;
+
+/// Whether a class of requests may be named so; empty is all of them.
+#[must_use]
+pub fn is_class(name: &str) -> bool {
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    name.len() <= CLASS_MAX_BYTES && name.bytes().all(is_letter)
+}
 
 /// At most so many requests in any stretch of time that long.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,8 +77,7 @@ impl Limits {
                     limit.window_s
                 ));
             }
-            let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-            if limit.class.len() > CLASS_MAX_BYTES || !limit.class.chars().all(is_name) {
+            if !is_class(&limit.class) {
                 return Err(format!(
                     "limits[{i}].class: must be up to {CLASS_MAX_BYTES} of a-z and _"
                 ));

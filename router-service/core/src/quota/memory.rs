@@ -47,6 +47,8 @@ pub struct Memory {
     epoch: String,
     tenants: HashMap<String, Tenant>,
     swept_ms: u64,
+    /// When the store before this one was lost, if that is known.
+    lost_at_ms: Option<u64>,
 }
 
 impl Memory {
@@ -57,6 +59,16 @@ impl Memory {
             epoch,
             tenants: HashMap::new(),
             swept_ms: 0,
+            lost_at_ms: None,
+        }
+    }
+
+    /// The same after another was lost: every tenant is fenced from `now_ms` on.
+    #[must_use]
+    pub fn after_loss(epoch: String, now_ms: u64) -> Self {
+        Self {
+            lost_at_ms: Some(now_ms),
+            ..Self::new(epoch)
         }
     }
 
@@ -69,7 +81,9 @@ impl Memory {
             return self.answer(granted, vec![none_left(); ask.limits.len()]);
         }
         let epoch = self.epoch.clone();
+        let lost_at_ms = self.lost_at_ms;
         let tenant = self.tenants.entry(ask.tenant.clone()).or_default();
+        tenant.fenced_at_ms = tenant.fenced_at_ms.or(lost_at_ms);
         let now_ms = now_ms.max(tenant.seen_ms);
         tenant.seen_ms = now_ms;
         for closing in &ask.closing {
@@ -418,6 +432,17 @@ mod tests {
         stranger.tenant = "other".to_owned();
         stranger.limits = vec![limit(10, 121)];
         assert_eq!(granted(&store.acquire(&stranger, 5_000)), 1);
+    }
+
+    #[test]
+    fn after_a_loss_all_are_fenced() {
+        let mut store = Memory::after_loss("e2".to_owned(), 5_000);
+        let fenced = store.acquire(&ask(1, 1, &[limit(10, 60)]), 66_999);
+        assert_eq!(fenced.granted, Granted::Fenced { until_in_ms: 1 });
+        assert_eq!(
+            granted(&store.acquire(&ask(1, 1, &[limit(10, 60)]), 67_000)),
+            1
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod gateways;
 pub mod lease;
 pub mod limits;
 pub mod memory;
+pub mod service;
 pub mod window;
 
 pub use lease::{Answer, Ask, Closing, Granted, LeaseId, LimitState};

@@ -15,18 +15,19 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch as published};
 use tokio_util::sync::CancellationToken;
-use weir_process::secret;
-use weir_router_core::directory::{
-    file::{FILE_MAX_BYTES, File},
-    served::Served,
-    snapshot::Snapshot,
+use weir_router_core::{
+    directory::{
+        file::{FILE_MAX_BYTES, File},
+        served::{Offered, Served, VersionError},
+        snapshot::Snapshot,
+    },
+    quota::service::Tenants,
 };
 use weir_wire::{directory::TOKEN_ENVIRONMENT, ids::PlanName};
 
-/// The least bytes of the token: 32 characters of base64url are 192 bits.
-const TOKEN_MIN_BYTES: usize = 32;
+use crate::callout;
 
 /// How long gateways may take to read their page after a signal to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -62,48 +63,55 @@ impl Options {
             "directory.poll_ms: must be 10 to 60000, found {}",
             section.poll_ms
         );
-        let token = secret(TOKEN_ENVIRONMENT)?;
-        check_token(&token)?;
         Ok(Self {
             file: base.join(section.file),
             listen: section.listen,
             poll: Duration::from_millis(section.poll_ms),
-            token,
+            token: callout::token(TOKEN_ENVIRONMENT)?,
             plans,
         })
     }
 }
 
-fn check_token(token: &str) -> anyhow::Result<()> {
-    ensure!(
-        token.len() >= TOKEN_MIN_BYTES,
-        "{TOKEN_ENVIRONMENT}: must be at least {TOKEN_MIN_BYTES} bytes, found {}",
-        token.len()
-    );
-    // No header could carry another, and no gateway would ever be let in.
-    ensure!(
-        token.bytes().all(|b| b.is_ascii_graphic()),
-        "{TOKEN_ENVIRONMENT}: must be visible ASCII without spaces, found something else"
-    );
-    Ok(())
+/// A valid state of the file.
+struct State {
+    /// For gateways.
+    snapshot: Snapshot,
+    /// For the quota service: gateways are told of no limits.
+    tenants: Tenants,
 }
 
-/// What is served, shared between the listener and the watcher.
+/// What is served, shared between the listener, the watcher and the quota service.
 #[derive(Clone)]
-pub struct Shared(Arc<RwLock<Served>>);
+pub struct Shared {
+    served: Arc<RwLock<Served>>,
+    tenants: published::Sender<Arc<Tenants>>,
+}
 
 impl Shared {
-    fn new(snapshot: Snapshot) -> Self {
-        Self(Arc::new(RwLock::new(Served::new(snapshot))))
+    fn new(state: State) -> Self {
+        Self {
+            served: Arc::new(RwLock::new(Served::new(state.snapshot))),
+            tenants: published::Sender::new(Arc::new(state.tenants)),
+        }
     }
 
     // A panic under the lock cannot leave a state half replaced.
     fn read(&self) -> RwLockReadGuard<'_, Served> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.served.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Served> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.served.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a newer state from now on, to gateways and to the quota service.
+    fn offer(&self, state: State) -> Result<Offered, VersionError> {
+        let offered = self.write().offer(state.snapshot)?;
+        if let Offered::Changed { .. } = offered {
+            self.tenants.send_replace(Arc::new(state.tenants));
+        }
+        Ok(offered)
     }
 }
 
@@ -135,6 +143,11 @@ impl Directory {
         })
     }
 
+    /// The tenants of each state that is served, from when it is.
+    pub fn tenants(&self) -> published::Receiver<Arc<Tenants>> {
+        self.shared.tenants.subscribe()
+    }
+
     /// Serves it until `stopping`, each new state of the file from when it is
     /// seen.
     pub async fn serve(self, stopping: CancellationToken) {
@@ -155,11 +168,14 @@ impl Directory {
 }
 
 /// Reads and encodes a file's text. The message names the file and the field.
-fn understand(path: &Path, text: &str, plans: &BTreeSet<PlanName>) -> anyhow::Result<Snapshot> {
-    let understood = || -> anyhow::Result<Snapshot> {
+fn understand(path: &Path, text: &str, plans: &BTreeSet<PlanName>) -> anyhow::Result<State> {
+    let understood = || -> anyhow::Result<State> {
         let file = File::parse(text)?;
         file.validate(plans)?;
-        Ok(Snapshot::new(&file)?)
+        Ok(State {
+            snapshot: Snapshot::new(&file)?,
+            tenants: Tenants::of(&file),
+        })
     };
     understood().with_context(|| path.display().to_string())
 }
@@ -179,23 +195,6 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check_token_refused(token: &str, says: &str) {
-        let error = check_token(token).unwrap_err().to_string();
-        assert!(
-            error.contains(TOKEN_ENVIRONMENT) && error.contains(says),
-            "{error}"
-        );
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn a_token_is_long_and_fits_in_a_header() {
-        check_token(&"x".repeat(32)).unwrap();
-        check_token_refused("hunter2", "found 7");
-        check_token_refused(&"hunter2 ".repeat(8), "without spaces");
-    }
-
     #[test]
     fn the_example_is_understood_and_a_misspelt_field_is_named() {
         let text = include_str!("../../../examples/directory.yaml");
@@ -203,10 +202,10 @@ mod tests {
             .map(|p| PlanName::new(p).unwrap())
             .into();
         let path = Path::new("directory.yaml");
-        let snapshot = understand(path, text, &plans).unwrap();
+        let snapshot = understand(path, text, &plans).unwrap().snapshot;
         assert_eq!((snapshot.tenants(), snapshot.keys()), (2, 2));
         let wrong = text.replacen("sha256:", "sha265:", 1);
-        let error = format!("{:#}", understand(path, &wrong, &plans).unwrap_err());
+        let error = format!("{:#}", understand(path, &wrong, &plans).err().unwrap());
         assert!(
             error.contains("directory.yaml: ") && error.contains("sha265"),
             "{error}"

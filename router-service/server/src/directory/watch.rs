@@ -12,10 +12,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-use weir_router_core::directory::{served::Offered, snapshot::Snapshot};
+use weir_router_core::directory::served::Offered;
 use weir_wire::ids::PlanName;
 
-use super::{Shared, read_text, understand};
+use super::{Shared, State, read_text, understand};
 
 /// How long a file must have been left alone before it is read: a file that is
 /// written in place, cut at the end of a line, would be valid with fewer
@@ -47,7 +47,7 @@ impl Stamp {
 /// What the last look at the file's content found.
 struct Found {
     content: Option<[u8; 32]>,
-    read: anyhow::Result<Option<Snapshot>>,
+    read: anyhow::Result<Option<State>>,
 }
 
 /// The file, and what is known of it.
@@ -68,9 +68,10 @@ impl Watcher {
         let plans = Arc::new(plans);
         let stamp = Stamp::of(&path);
         let found = read(Arc::clone(&path), Arc::clone(&plans), None).await?;
-        let snapshot = found
+        let state = found
             .read?
             .ok_or_else(|| anyhow::anyhow!("{}: is not understood", path.display()))?;
+        let snapshot = &state.snapshot;
         tracing::info!(
             version = snapshot.version().number,
             tenants = snapshot.tenants(),
@@ -78,7 +79,7 @@ impl Watcher {
             pages = snapshot.pages().len(),
             "serving the directory"
         );
-        let shared = Shared::new(snapshot);
+        let shared = Shared::new(state);
         let watcher = Self {
             path,
             plans,
@@ -130,7 +131,7 @@ impl Watcher {
         self.stamp = stamp;
         self.content = found.content;
         match found.read {
-            Ok(Some(snapshot)) => self.offer(snapshot),
+            Ok(Some(state)) => self.offer(state),
             // The same text again.
             Ok(None) => {}
             Err(error) => self.complain(format!("{error:#}")),
@@ -145,10 +146,11 @@ impl Watcher {
             .unwrap_or_default()
     }
 
-    fn offer(&mut self, snapshot: Snapshot) {
+    fn offer(&mut self, state: State) {
+        let snapshot = &state.snapshot;
         let version = snapshot.version().number;
         let (tenants, keys, pages) = (snapshot.tenants(), snapshot.keys(), snapshot.pages().len());
-        let offered = self.shared.write().offer(snapshot);
+        let offered = self.shared.offer(state);
         match offered {
             Ok(Offered::Changed { tenants: changed }) => {
                 self.complaint = None;
@@ -214,6 +216,8 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use weir_router_core::{directory::file::File, quota::service::Tenants};
+
     use super::*;
 
     const KEY: &str = "ab";
@@ -265,6 +269,31 @@ mod tests {
         check(w, Some(&text(4, "gold")), 3, Some("tenants[0].plan")).await;
         check(w, None, 3, Some("cannot be read")).await;
         check(w, Some(&text(4, "starter")), 4, None).await;
+    }
+
+    #[tokio::test]
+    async fn limits_reach_the_quota_service_with_their_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.yaml");
+        let text = |version, requests| {
+            let limits = format!("    limits: [{{requests: {requests}, window_s: 60}}]\n");
+            text(version, "starter") + &limits
+        };
+        fs::write(&path, text(1, 5)).unwrap();
+        let (mut watcher, shared) = Watcher::start(path, BTreeSet::new()).await.unwrap();
+        let published = shared.tenants.subscribe();
+        let w = &mut watcher;
+        for (version, requests, served, complaint) in [
+            (1, 6, (1, 5), Some("raise version")),
+            (2, 6, (2, 6), None),
+            (1, 7, (2, 6), Some("raise version")),
+            (3, 0, (2, 6), Some("tenants[0].limits[0].requests")),
+            (2, 6, (2, 6), None),
+        ] {
+            check(w, Some(&text(version, requests)), served.0, complaint).await;
+            let file = File::parse(&text(served.0, served.1)).unwrap();
+            assert_eq!(**published.borrow(), Tenants::of(&file));
+        }
     }
 
     #[tokio::test]

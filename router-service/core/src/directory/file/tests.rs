@@ -1,10 +1,13 @@
 //! What a directory's file may say, and what is named where it says another thing.
 
+use std::num::NonZeroU32;
+
 use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use crate::quota::Limit;
 
 const HASH: &str = "ab";
 
@@ -28,6 +31,7 @@ tenants:
   - id: solo
     plan: starter
     state: suspended
+    limits: [{{requests: 5, window_s: 1}}, {{requests: 9, window_s: 60, class: chat}}]
 "
     )
 }
@@ -52,6 +56,8 @@ fn an_example_is_read_and_written() {
         panic!("{file:?}");
     };
     assert_eq!(solo.state, TenantState::Suspended);
+    assert_eq!(solo.limits.as_ref().unwrap().all().len(), 2);
+    assert_eq!(acme.limits, None);
     assert_eq!(acme.keys[0].state, KeyState::Revoked);
     assert_eq!(acme.keys[1].state, KeyState::Active);
     assert_eq!(acme.keys[1].sha256.to_string(), "1".repeat(64));
@@ -134,6 +140,21 @@ fn what_is_wrong_is_named() {
         &whole,
         &["tenants[0].keys[0].prefix: ", "whole key"],
     );
+    check_refused(
+        "window_s: 60",
+        "window_s: 86401",
+        &["tenants[1].limits[1].window_s: ", "found 86401"],
+    );
+    check_refused(
+        "window_s: 60, class",
+        "window: 60, class",
+        &["tenants[1].limits[1]", "`window`"],
+    );
+    check_refused(
+        "requests: 5",
+        "requests: 0",
+        &["tenants[1].limits[0].requests"],
+    );
     check_refused("- id: solo", "- id: [solo", &["line"]);
     check_refused("id: acme", "id: &a acme\n    <<: *a", &[]);
 }
@@ -170,6 +191,7 @@ proptest! {
         names in prop::collection::btree_set("[A-Za-z0-9._-]{1,8}|true|no|null|1e5|0x1f|1_000|-|\\.inf|2026-11-24", 1..5),
         hash in "[0-9]{64}|[0-9]{30}e[0-9]{33}|[0-9a-f]{64}",
         times in prop::collection::vec(prop::option::of(1..LAST), 2),
+        limits in prop::option::of(limits()),
     ) {
         let names: Vec<String> = names.into_iter().collect();
         let file = File {
@@ -178,6 +200,7 @@ proptest! {
                 id: TenantId::new(name.as_str()).unwrap(),
                 plan: PlanName::new(names[0].as_str()).unwrap(),
                 state: TenantState::Suspended,
+                limits: limits.clone(),
                 keys: vec![Key {
                     id: KeyName::new(name.as_str()).unwrap(),
                     prefix: Some(name.clone()),
@@ -201,3 +224,13 @@ proptest! {
 
 /// The last millisecond of a time that can be written.
 const LAST: u64 = 253_402_300_799_999;
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = (1..=u32::MAX, 1..86_401_u32, "[a-z_]{0,8}|true|no|null");
+    let limit = limit.prop_map(|(requests, window_s, class)| Limit {
+        requests: NonZeroU32::new(requests).unwrap(),
+        window_s: NonZeroU32::new(window_s).unwrap(),
+        class,
+    });
+    prop::collection::vec(limit, 0..3).prop_map(Limits::new)
+}

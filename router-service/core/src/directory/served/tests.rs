@@ -124,6 +124,7 @@ fn file(version: u64, tenants: &[(u16, u16)]) -> File {
                 } else {
                     TenantState::Suspended
                 },
+                limits: None,
                 keys: (0..*keys).map(|n| key(*tenant, n)).collect(),
             })
             .collect(),
@@ -245,8 +246,22 @@ fn what_does_not_show_is_not_in_the_digest() {
     other.tenants[0].keys.reverse();
     other.tenants[0].keys[0].prefix = Some("abc".to_owned());
     assert_eq!(digest(&one), digest(&other));
+    // Gateways are told of no limits, but a state with others is another state.
+    let mut digests = vec![digest(&one)];
+    for limits in [
+        "[]",
+        r#"[{"requests":1,"window_s":2}]"#,
+        r#"[{"requests":2,"window_s":1}]"#,
+        r#"[{"requests":1,"window_s":2,"class":"chat"}]"#,
+    ] {
+        other.tenants[0].limits = Some(serde_json::from_str(limits).unwrap());
+        digests.push(digest(&other));
+    }
+    other.tenants[0].limits = None;
     other.tenants[0].keys.pop();
-    assert_ne!(digest(&one), digest(&other));
+    digests.push(digest(&other));
+    let different: BTreeSet<u64> = digests.iter().copied().collect();
+    assert_eq!(different.len(), digests.len());
 }
 
 #[test]

@@ -1,0 +1,494 @@
+//! Spending leases, and when to ask for the next one.
+//!
+//! Everything here goes from a [`Record`] and the time to the record that stands
+//! in its place, so that the host can change it by compare-and-swap. Times are of
+//! the host's monotonic clock, in milliseconds.
+
+use weir_wire::{
+    proto::quota::{AcquireResponse, LimitState, Outcome},
+    quota::{EPOCH_TOLD_MS, LIFE_MAX_MS},
+};
+
+use crate::record::{EPOCH_MAX_BYTES, Kind, Lease, LeaseId, Limit, Pending, Record, Standing};
+
+/// The life of a lease that is asked for while a request waits, in milliseconds:
+/// so much is soon given back. The one that is asked for ahead lives longer.
+const LIFE_WAITING_MS: u32 = 250;
+
+/// How much longer than the call itself others wait for its answer, in
+/// milliseconds: then its worker is gone.
+const GONE_MS: u64 = 250;
+
+/// How long after it was taken a request may still be made, in milliseconds.
+/// Another worker may have closed the lease meanwhile, and says in its report that
+/// nothing was made by it later than this after the report.
+const SLACK_MS: u64 = 50;
+
+/// So long before a lease ends the next one is asked for, in milliseconds.
+const AHEAD_MS: u64 = 400;
+
+/// What a request finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It may be made, if the time after the change is still before that; else
+    /// what was taken is burnt.
+    Admit {
+        /// The end of the lease that it was taken from, or of the request's own
+        /// moment.
+        before_ms: u64,
+    },
+    /// It may be made; nothing limits it.
+    Unlimited,
+    /// It may not.
+    Refuse {
+        /// When one may, at the earliest.
+        retry_at_ms: u64,
+    },
+    /// Nothing is held: the answer to a call decides.
+    Wait,
+    /// Nothing is held, and the service can't be asked: the policy decides.
+    Unavailable {
+        /// When it can be asked again, where the store said so.
+        retry_at_ms: Option<u64>,
+    },
+    /// Neither the plan nor the tenant is known.
+    UnknownPlan,
+}
+
+/// A call to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The lease that is asked for.
+    pub id: LeaseId,
+    /// At most so many requests.
+    pub wanted: u32,
+    /// For at most so many milliseconds.
+    pub life_ms: u32,
+    /// When it was sent first.
+    pub first_sent_ms: u64,
+    /// The epoch to tell.
+    pub epoch: String,
+}
+
+/// A lease to give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Its name.
+    pub id: LeaseId,
+    /// How many requests were made by it.
+    pub spent: u32,
+    /// When it was first asked for.
+    pub first_sent_ms: u64,
+    /// When it ends of itself.
+    pub deadline_ms: u64,
+}
+
+impl Closed {
+    /// Milliseconds from its first sending until no request is made by it any
+    /// more, if that is reported now. Never less; the later, the more.
+    #[must_use]
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        let end_ms = self.deadline_ms.min(now_ms.saturating_add(SLACK_MS));
+        end_ms.saturating_sub(self.first_sent_ms)
+    }
+}
+
+/// What became of a request, and what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// What the request finds.
+    pub step: Step,
+    /// A call to make, for this request or ahead of the next ones.
+    pub call: Option<Call>,
+    /// Leases that came to their end.
+    pub closed: Vec<Closed>,
+    /// What the client is told of its limits.
+    pub limits: Vec<Limit>,
+}
+
+/// How a worker asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// Now.
+    pub now_ms: u64,
+    /// Names the next lease.
+    pub random: LeaseId,
+    /// How long a call may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Whether the service answers, as far as this worker knows.
+    pub is_available: bool,
+    /// Whether a call may be made at all just now.
+    pub may_call: bool,
+    /// Every waiting request makes its own call (Kong).
+    pub own_call: bool,
+    /// The request has waited, and was counted then.
+    pub is_again: bool,
+}
+
+/// Takes one request from what is held.
+#[must_use]
+pub fn take(record: Option<&[u8]>, asking: &Asking) -> (Taken, Option<Vec<u8>>) {
+    let mut record = Record::decode(record);
+    let now_ms = asking.now_ms;
+    if let Some(standing) = record.standing.filter(|s| s.until_ms > now_ms) {
+        // A lease that came meanwhile is spent first.
+        if !record.holds(now_ms) && standing.kind != Kind::Fenced {
+            return (record.stand(standing), None);
+        }
+    }
+    if !asking.is_again {
+        record.count(now_ms);
+    }
+    let mut closed = record.close_ended(now_ms);
+    let step = match record.spend(&mut closed) {
+        Some(deadline_ms) => Step::Admit {
+            before_ms: deadline_ms.min(now_ms.saturating_add(SLACK_MS)),
+        },
+        None => match record.standing.filter(|s| s.until_ms > now_ms) {
+            Some(fenced) => Step::Unavailable {
+                retry_at_ms: Some(fenced.retry_at_ms),
+            },
+            None if asking.is_available => Step::Wait,
+            None => Step::Unavailable { retry_at_ms: None },
+        },
+    };
+    let call = record.next_call(asking, &step, &mut closed);
+    let limits = record.shown();
+    let taken = Taken {
+        step,
+        call,
+        closed,
+        limits,
+    };
+    (taken, Some(record.encode()))
+}
+
+/// Takes the answer to a call.
+#[must_use]
+pub fn answered(
+    record: Option<&[u8]>,
+    call: &Call,
+    answer: &AcquireResponse,
+    now_ms: u64,
+) -> (Vec<Closed>, Option<Vec<u8>>) {
+    let mut record = Record::decode(record);
+    let mut closed = record.close_ended(now_ms);
+    if record.pending.is_some_and(|pending| pending.id == call.id) {
+        record.pending = None;
+    }
+    let after = |ms: u64| now_ms.saturating_add(ms);
+    let life_ms = u64::from(answer.life_ms);
+    let kind = match answer.outcome() {
+        Outcome::Granted => None,
+        Outcome::Denied => Some(Kind::Denied),
+        Outcome::Fenced => Some(Kind::Fenced),
+        Outcome::Unlimited => Some(Kind::Unlimited),
+        Outcome::UnknownPlan => Some(Kind::UnknownPlan),
+        // A newer service: as if it had not answered.
+        Outcome::Unspecified => return (closed, Some(record.encode())),
+    };
+    record.standing = kind.map(|kind| Standing {
+        kind,
+        until_ms: after(life_ms.clamp(1, 60_000)),
+        retry_at_ms: after(answer.retry_after_ms),
+    });
+    record.limits = answer
+        .limits
+        .iter()
+        .map(|limit| told(limit, now_ms))
+        .collect();
+    if kind.is_none() {
+        if answer.epoch.len() <= EPOCH_MAX_BYTES {
+            record.epoch = (answer.epoch.clone().into_bytes(), now_ms);
+        }
+        let lease = Lease {
+            id: call.id,
+            left: answer.granted,
+            granted: answer.granted,
+            first_sent_ms: call.first_sent_ms,
+            deadline_ms: deadline_ms(call.first_sent_ms, life_ms),
+        };
+        closed.extend(record.hold(lease, now_ms));
+    }
+    (closed, Some(record.encode()))
+}
+
+/// Notes that a call was not answered. Its name is kept: the lease may have been
+/// granted, and asking for it again is asking for the same one.
+#[must_use]
+pub fn failed(record: Option<&[u8]>, call: &Call) -> ((), Option<Vec<u8>>) {
+    let mut record = Record::decode(record);
+    match &mut record.pending {
+        Some(pending) if pending.id == call.id => pending.deadline_ms = 0,
+        _ => return ((), None),
+    }
+    ((), Some(record.encode()))
+}
+
+/// What was found to be over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// To be given back.
+    pub closed: Vec<Closed>,
+    /// When there is something to sweep next; `None` where nothing is held.
+    pub next_ms: Option<u64>,
+}
+
+/// Closes what has come to its end, where nobody asks any more.
+#[must_use]
+pub fn sweep(record: Option<&[u8]>, now_ms: u64) -> (Swept, Option<Vec<u8>>) {
+    let mut record = Record::decode(record);
+    let mut closed = record.close_ended(now_ms);
+    let is_lost =
+        |pending: &mut Pending| pending.deadline_ms <= now_ms && is_stale(pending, now_ms);
+    closed.extend(record.pending.take_if(is_lost).map(|lost| give_up(&lost)));
+    let ends = record.leases.iter().flatten().map(|l| l.deadline_ms);
+    let lost = record
+        .pending
+        .map(|p| p.first_sent_ms.saturating_add(u64::from(p.life_ms)));
+    let next_ms = ends.chain(lost).min();
+    let write = (!closed.is_empty()).then(|| record.encode());
+    (Swept { closed, next_ms }, write)
+}
+
+/// Whether a request that waits would find something else than a call under way.
+#[must_use]
+pub fn is_settled(record: Option<&[u8]>, now_ms: u64) -> bool {
+    let record = Record::decode(record);
+    let is_under_way = record.pending.is_some_and(|p| p.deadline_ms > now_ms);
+    let stands = record.standing.is_some_and(|s| s.until_ms > now_ms);
+    !is_under_way || stands || record.holds(now_ms)
+}
+
+/// The end of a lease on the gateway's clock: clocks may run apart by two
+/// thousandths, and what is decided takes a moment to happen.
+fn deadline_ms(first_sent_ms: u64, life_ms: u64) -> u64 {
+    let drift_ms = life_ms.div_ceil(500);
+    let usable_ms = life_ms.saturating_sub(drift_ms).saturating_sub(5);
+    first_sent_ms.saturating_add(usable_ms)
+}
+
+fn told(limit: &LimitState, now_ms: u64) -> Limit {
+    Limit {
+        requests: limit.requests,
+        window_s: limit.window_s,
+        of_class: !limit.class.is_empty(),
+        remaining: limit.remaining,
+        reset_at_ms: now_ms.saturating_add(limit.reset_ms),
+    }
+}
+
+impl Record {
+    /// Whether a request may be made by what is held.
+    fn holds(&self, now_ms: u64) -> bool {
+        let mut leases = self.leases.iter().flatten();
+        leases.any(|lease| lease.left > 0 && lease.deadline_ms > now_ms)
+    }
+
+    fn stand(&self, standing: Standing) -> Taken {
+        let retry_at_ms = standing.retry_at_ms;
+        Taken {
+            step: match standing.kind {
+                Kind::Denied => Step::Refuse { retry_at_ms },
+                Kind::Fenced => Step::Unavailable {
+                    retry_at_ms: Some(retry_at_ms),
+                },
+                Kind::Unlimited => Step::Unlimited,
+                Kind::UnknownPlan => Step::UnknownPlan,
+            },
+            call: None,
+            closed: Vec::new(),
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// Counts a request, in periods as long as a lease lives.
+    fn count(&mut self, now_ms: u64) {
+        let period_ms = u64::from(LIFE_MAX_MS);
+        let age_ms = now_ms.saturating_sub(self.rate.start_ms);
+        if age_ms >= period_ms {
+            let is_next = age_ms < period_ms.saturating_mul(2);
+            self.rate.last = if is_next { self.rate.count } else { 0 };
+            self.rate.count = 0;
+            self.rate.start_ms = now_ms;
+        }
+        self.rate.count = self.rate.count.saturating_add(1);
+    }
+
+    /// Takes out leases that are spent or over.
+    fn close_ended(&mut self, now_ms: u64) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        for place in &mut self.leases {
+            if let Some(lease) = place.take_if(|l| l.left == 0 || l.deadline_ms <= now_ms) {
+                closed.push(close(&lease));
+            }
+        }
+        if self.leases[0].is_none() {
+            self.leases.swap(0, 1);
+        }
+        closed
+    }
+
+    /// Takes one from the lease that ends first; says when that one ends.
+    fn spend(&mut self, closed: &mut Vec<Closed>) -> Option<u64> {
+        let place = self.leases.iter_mut().find(|place| place.is_some())?;
+        let lease = place.as_mut()?;
+        lease.left = lease.left.saturating_sub(1);
+        let deadline_ms = lease.deadline_ms;
+        if lease.left == 0 {
+            closed.push(close(lease));
+            *place = None;
+            self.leases.swap(0, 1);
+        }
+        Some(deadline_ms)
+    }
+
+    /// Puts a new lease beside the one that is held; gives back one for which
+    /// there is no place, or which is over already.
+    fn hold(&mut self, lease: Lease, now_ms: u64) -> Option<Closed> {
+        let place = self.leases.iter_mut().find(|place| place.is_none());
+        match place {
+            Some(place) if lease.left > 0 && lease.deadline_ms > now_ms => {
+                *place = Some(lease);
+                None
+            }
+            _ => Some(close(&lease)),
+        }
+    }
+
+    /// How many requests to expect in the life of a lease.
+    fn expected(&self) -> u32 {
+        self.rate.count.max(self.rate.last)
+    }
+
+    /// The call that is due: because a request waits, or ahead of the next ones.
+    fn next_call(
+        &mut self,
+        asking: &Asking,
+        step: &Step,
+        closed: &mut Vec<Closed>,
+    ) -> Option<Call> {
+        let now_ms = asking.now_ms;
+        let is_under_way = self.pending.is_some_and(|p| p.deadline_ms > now_ms);
+        let is_due = match step {
+            Step::Admit { .. } => self.is_running_out(now_ms),
+            // One that asks whether the service is back, while nobody waits.
+            Step::Wait | Step::Unavailable { retry_at_ms: None } => true,
+            _ => false,
+        };
+        let stands = self.standing.is_some_and(|s| s.until_ms > now_ms);
+        if !is_due || stands || !asking.may_call {
+            return None;
+        }
+        let waits = !matches!(step, Step::Admit { .. });
+        if asking.own_call {
+            return waits.then(|| self.call(asking, true, (asking.random, now_ms)));
+        }
+        if is_under_way {
+            return None;
+        }
+        let name = match self.pending.take() {
+            // Asked for again, it is the same lease.
+            Some(old) if !is_stale(&old, now_ms) => (old.id, old.first_sent_ms),
+            Some(old) => {
+                closed.push(give_up(&old));
+                (asking.random, now_ms)
+            }
+            None => (asking.random, now_ms),
+        };
+        let call = self.call(asking, waits, name);
+        self.pending = Some(Pending {
+            id: call.id,
+            first_sent_ms: call.first_sent_ms,
+            deadline_ms: now_ms
+                .saturating_add(asking.timeout_ms)
+                .saturating_add(GONE_MS),
+            wanted: call.wanted,
+            life_ms: call.life_ms,
+        });
+        Some(call)
+    }
+
+    /// Whether what is held will not last, for a tenant of whom more requests
+    /// are expected. Where little is left of a limit nothing is asked for ahead:
+    /// it would lie here, and be missed elsewhere.
+    fn is_running_out(&self, now_ms: u64) -> bool {
+        let expected = self.expected();
+        let is_scarce = self.limits.iter().any(|limit| limit.remaining < expected);
+        if expected < 2 || is_scarce {
+            return false;
+        }
+        match self.leases {
+            [None, _] => true,
+            [Some(lease), None] => {
+                let few = lease.left <= lease.granted / 4;
+                let soon = lease.deadline_ms.saturating_sub(now_ms) < AHEAD_MS;
+                few || soon
+            }
+            [Some(_), Some(_)] => false,
+        }
+    }
+
+    fn call(&self, asking: &Asking, waits: bool, (id, first_sent_ms): (LeaseId, u64)) -> Call {
+        // A quarter more than came lately.
+        let expected = self.expected();
+        let expected = expected.saturating_add(expected / 4).max(1);
+        let (wanted, life_ms) = match waits {
+            true => (
+                expected.div_ceil(LIFE_MAX_MS / LIFE_WAITING_MS),
+                LIFE_WAITING_MS,
+            ),
+            false => (expected, LIFE_MAX_MS),
+        };
+        let (epoch, at_ms) = &self.epoch;
+        let is_told = asking.now_ms.saturating_sub(*at_ms) < EPOCH_TOLD_MS;
+        Call {
+            id,
+            wanted,
+            life_ms,
+            first_sent_ms,
+            epoch: match is_told {
+                true => String::from_utf8_lossy(epoch).into_owned(),
+                false => String::new(),
+            },
+        }
+    }
+
+    /// The limits, with what this gateway holds of them.
+    fn shown(&self) -> Vec<Limit> {
+        let held = self.leases.iter().flatten().map(|lease| lease.left);
+        let held = held.fold(0, u32::saturating_add);
+        let shown = |limit: &Limit| Limit {
+            remaining: limit.remaining.saturating_add(held).min(limit.requests),
+            ..*limit
+        };
+        self.limits.iter().map(shown).collect()
+    }
+}
+
+fn close(lease: &Lease) -> Closed {
+    Closed {
+        id: lease.id,
+        spent: lease.granted.saturating_sub(lease.left),
+        first_sent_ms: lease.first_sent_ms,
+        deadline_ms: lease.deadline_ms,
+    }
+}
+
+/// Whether so much of its life is gone that a new one is better.
+fn is_stale(pending: &Pending, now_ms: u64) -> bool {
+    now_ms.saturating_sub(pending.first_sent_ms) >= u64::from(pending.life_ms / 2)
+}
+
+/// Gives up an acquire whose answer never came.
+fn give_up(pending: &Pending) -> Closed {
+    Closed {
+        id: pending.id,
+        spent: 0,
+        first_sent_ms: pending.first_sent_ms,
+        deadline_ms: pending.first_sent_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The scripts: what they are asked and what they answer.
+
+use std::borrow::Cow;
+
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use weir_router_core::quota::{
+    Answer, Ask, Closing, Granted, LeaseId, LimitState, memory::fenced_until_ms, window::part_ms,
+};
+
+use super::{
+    clock::Bounds,
+    link::{Connection, Identity},
+};
+
+/// Ages beyond that are as good as that one, in milliseconds; Lua's numbers are
+/// exact up to 2^53.
+const AGE_MAX_MS: u64 = 1 << 40;
+
+/// A script, run by its digest where the server knows it.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: Cow<'static, str>,
+    digest: String,
+}
+
+impl Script {
+    pub(super) fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        let digest = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, digest }
+    }
+
+    /// Runs it for one key.
+    pub(super) async fn run(
+        &self,
+        connection: &Connection,
+        key: &str,
+        arguments: impl Fn(&mut Cmd),
+    ) -> RedisResult<Value> {
+        let command = |verb: &str, script: &str| {
+            let mut command = redis::cmd(verb);
+            command.arg(script).arg(1).arg(key);
+            arguments(&mut command);
+            command
+        };
+        let known = connection.query(&command("EVALSHA", &self.digest)).await;
+        match known {
+            // The server was started, or told to forget: this loads it, too.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                connection.query(&command("EVAL", &self.text)).await
+            }
+            answered => answered,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) acquire: Script,
+    pub(super) close: Script,
+    pub(super) leap: Script,
+    pub(super) time: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            acquire: Script::new(concat!(
+                include_str!("common.lua"),
+                include_str!("acquire.lua")
+            )),
+            close: Script::new(concat!(
+                include_str!("common.lua"),
+                include_str!("close.lua")
+            )),
+            leap: Script::new(include_str!("leap.lua")),
+            time: Script::new(include_str!("time.lua")),
+        }
+    }
+
+    /// TIME of the server that holds a key, in milliseconds.
+    pub(super) async fn time(&self, connection: &Connection, key: &str) -> RedisResult<i64> {
+        let value = self.time.run(connection, key, |_| ()).await?;
+        redis::from_redis_value(value).map_err(RedisError::from)
+    }
+}
+
+/// The key of a tenant's marker, from which scripts derive the others.
+pub(super) fn marker_key(tenant: &str) -> String {
+    format!("weir:q:{{{tenant}}}:m")
+}
+
+/// What `acquire.lua` is asked.
+pub(super) struct Acquire<'a> {
+    pub(super) ask: &'a Ask,
+    pub(super) identity: &'a Identity,
+    /// For a marker that is to be written.
+    pub(super) epoch: &'a str,
+    pub(super) bounds: Bounds,
+}
+
+impl Acquire<'_> {
+    pub(super) fn write(&self, command: &mut Cmd) {
+        let ask = self.ask;
+        let held_ms = fenced_until_ms(&ask.limits, 0).and_then(|ms| i64::try_from(ms).ok());
+        command
+            .arg(&self.identity.server)
+            .arg(self.identity.leap)
+            .arg(self.epoch)
+            .arg(self.bounds.low_ms)
+            .arg(self.bounds.high_ms)
+            .arg(&ask.epoch)
+            .arg(ask.wanted.max(1))
+            .arg(ask.gateways.max(1))
+            .arg(hex(&ask.id))
+            .arg(ask.bounded_life_ms())
+            .arg(held_ms.unwrap_or(-1))
+            .arg(ask.limits.len())
+            .arg(ask.closing.len());
+        for limit in &ask.limits {
+            let window_ms = limit.window_ms();
+            command
+                .arg(limit.requests.get())
+                .arg(window_ms)
+                .arg(part_ms(window_ms))
+                .arg(&limit.class);
+        }
+        for closing in &ask.closing {
+            write_closing(command, closing);
+        }
+    }
+}
+
+/// What `close.lua` is asked.
+pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
+    command.arg(closing.len());
+    for closing in closing {
+        write_closing(command, closing);
+    }
+}
+
+fn write_closing(command: &mut Cmd, closing: &Closing) {
+    command
+        .arg(hex(&closing.id))
+        .arg(closing.spent)
+        .arg(closing.age_ms.min(AGE_MAX_MS));
+}
+
+fn hex(id: &LeaseId) -> String {
+    format!("{:032x}", u128::from_be_bytes(*id))
+}
+
+/// What `acquire.lua` answers.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The answer, and what TIME was.
+    Decided(Answer, i64),
+    /// TIME is not within its bounds; nothing was done.
+    Leapt,
+    /// The tenant was asked for by a router that knows of so many leaps; nothing
+    /// was done.
+    Stale(u64),
+}
+
+impl Reply {
+    pub(super) fn read(value: &Value) -> RedisResult<Self> {
+        Self::of(value).ok_or_else(|| unexpected("the quota script"))
+    }
+
+    fn of(value: &Value) -> Option<Self> {
+        let Value::Array(items) = value else {
+            return None;
+        };
+        let [kind, a, b, rest @ ..] = items.as_slice() else {
+            return None;
+        };
+        let granted = match number(kind)? {
+            0 => Granted::Denied {
+                free_in_ms: number(a)?,
+            },
+            1 => Granted::Lease {
+                requests: u32::try_from(number(a)?).ok()?,
+                life_ms: number(b)?,
+            },
+            2 => Granted::Fenced {
+                until_in_ms: number(a)?,
+            },
+            3 => return Some(Self::Leapt),
+            4 => return Some(Self::Stale(number(a)?)),
+            _ => return None,
+        };
+        let [epoch, time, states @ ..] = rest else {
+            return None;
+        };
+        let (states, []) = states.as_chunks::<2>() else {
+            return None;
+        };
+        let state = |[remaining, reset]: &[Value; 2]| {
+            Some(LimitState {
+                remaining: number(remaining)?,
+                reset_ms: number(reset)?,
+            })
+        };
+        let answer = Answer {
+            granted,
+            epoch: redis::from_redis_value_ref(epoch).ok()?,
+            limits: states.iter().map(state).collect::<Option<_>>()?,
+        };
+        Some(Self::Decided(answer, i64::try_from(number(time)?).ok()?))
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(n) => u64::try_from(*n).ok(),
+        _ => None,
+    }
+}
+
+/// A server that answers what none of ours would.
+pub(super) fn unexpected(who: &'static str) -> RedisError {
+    (
+        ErrorKind::UnexpectedReturnType,
+        "unexpected answer",
+        who.to_owned(),
+    )
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_wire::quota::{FENCED_WINDOW_MAX_S, LIFE_MAX_MS};
+
+    #[test]
+    fn lua_holds_the_numbers_of_the_contract() {
+        let text = include_str!("common.lua");
+        for line in [
+            format!("local FENCED_WINDOW_MAX_MS = {FENCED_WINDOW_MAX_S}000\n"),
+            format!("local LIFE_MAX_MS = {LIFE_MAX_MS}\n"),
+        ] {
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+}
