@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use serde_json::json;
 use weir_gateway_tests::{
     Fixture,
     fixture::{ACME, BODY, CHAT_PATH, SOLO},
 };
 use weir_harness::{
     client,
-    envoy::{Gateway, Tenant},
+    envoy::{Gateway, GatewayOptions, Quota, Tenant},
     secrets,
 };
 
@@ -136,4 +137,47 @@ fn refused_requests_reach_nobody_and_bill_nothing() {
     assert_eq!(f.upstream.events(3).len(), 3);
     assert_eq!(f.gateway.counter("weir_rate_limit_admitted"), 3);
     assert_eq!(f.gateway.counter("weir_rate_limit_refused"), 8);
+}
+
+/// A gateway whose quota service is not there.
+fn without_service(on_failure: &str) -> Fixture {
+    // Nobody listens on a port that was free a moment ago.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let change = |options: &mut GatewayOptions| {
+        options.quota = Some(Quota {
+            address,
+            token: secrets::random(),
+        });
+        let limit = json!({"requests": 50, "window_s": 60});
+        let settings = json!({
+            "quota": {"cluster": "weir_quota", "on_failure": on_failure},
+            "gateways": 2,
+            "plans": {"starter": limit, "enterprise": limit},
+        });
+        options.rate_limiting = settings.as_object().unwrap().clone();
+    };
+    Fixture::with(change)
+}
+
+#[test]
+fn without_the_service_the_policy_decides() {
+    let denies = without_service("deny");
+    let answer = denies.chat(SOLO);
+    assert_eq!(answer.status(), 503);
+    let error: serde_json::Value = answer.json().unwrap();
+    assert_eq!(error["error"]["code"], "rate_limit_unavailable");
+
+    // Its share of the plan's limit, as it has heard of no other.
+    let counts = without_service("local");
+    assert_eq!(storm(&[&counts.gateway], counts.key(SOLO), 80), (25, 55));
+
+    let allows = without_service("allow");
+    assert_eq!(storm(&[&allows.gateway], allows.key(SOLO), 80), (80, 0));
+    for f in [denies, counts, allows] {
+        assert!(f.gateway.counter("weir_rate_limit_degraded") > 0);
+        // The service is asked now and then, not by every request.
+        assert!(f.gateway.counter("weir_rate_limit_calls") < 20);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Options {
     /// Members of the gateways' quota settings in the place of the example's, such
     /// as `on_failure`.
     pub quota: serde_json::Map<String, Value>,
+    /// Whether the gateways only tell what they would refuse.
+    pub shadow: bool,
     /// The Redis that the router counts requests in; its memory where absent.
     pub redis: Option<String>,
     /// Whether tenants may come with tokens, too, of an issuer that is made for
@@ -383,10 +385,7 @@ fn gateway_options(
             address,
             token: secrets.quota_token.clone(),
         }),
-        rate_limiting: match options.quota.is_empty() {
-            true => serde_json::Map::new(),
-            false => quota_settings(&options.quota),
-        },
+        rate_limiting: rate_limiting(options),
         gateways: options.gateways.max(1),
         concurrency: match options.concurrency {
             0 => 2,
@@ -398,13 +397,17 @@ fn gateway_options(
     }
 }
 
-/// The example's quota settings with others in their place.
-fn quota_settings(changed: &serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
+/// What is different from the example's rate limiting.
+fn rate_limiting(options: &Options) -> serde_json::Map<String, Value> {
     let mut quota = json!({"cluster": "weir_quota"});
-    for (member, value) in changed {
+    for (member, value) in &options.quota {
         quota[member] = value.clone();
     }
-    [("quota".to_owned(), quota)].into_iter().collect()
+    let settings = [("quota", quota), ("shadow", json!(options.shadow))];
+    settings
+        .into_iter()
+        .map(|(member, value)| (member.to_owned(), value))
+        .collect()
 }
 
 /// The domain of the tenants' own hosts: `acme.weir.localhost`.

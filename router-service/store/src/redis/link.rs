@@ -2,7 +2,6 @@
 //! server it leads to before anything is granted over it.
 
 use std::{
-    num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -374,7 +373,6 @@ fn endpoint(settings: &RedisSettings) -> Result<Endpoint, SettingsError> {
         .connection_timeout(settings.timeout.max(CONNECT_MIN))
         .response_timeout(settings.timeout)
         .retries(2)
-        .max_connection_attempts(NonZeroUsize::MIN)
         .build()
         .map(|client| Endpoint::Cluster(Box::new(client)))
         .map_err(wrong)

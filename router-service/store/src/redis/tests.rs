@@ -86,10 +86,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let gap = prop_oneof![
         6 => 0_i64..60,
         3 => 0_i64..2_500,
+        // What is given back in a short window's last moments.
+        2 => 960_i64..1_060,
         1 => -900_i64..0,
         1 => 2_500_i64..130_000,
     ];
-    let closing = prop::collection::vec((0_usize..6, 0_u32..12, 0_u64..3_000), 0..4);
+    let age = prop_oneof![0_u64..70, 0_u64..3_000];
+    let closing = prop::collection::vec((0_usize..6, 0_u32..12, age), 0..4);
     let step = (
         (gap, limits, 1_u32..12, 0_u32..4, 1_u64..2_500),
         (prop_oneof![6 => Just(0_usize), 1 => 1_usize..5], closing),
@@ -214,6 +217,7 @@ impl Both {
 static TENANTS: AtomicU64 = AtomicU64::new(0);
 
 /// Whatever is asked and given back when: both stores answer the same.
+/// `WEIR_CASES` says how many histories are tried.
 #[test]
 fn lua_answers_as_memory_does() {
     let server = Server::start();

@@ -43,7 +43,7 @@ async fn a_server_that_hangs_costs_three_time_outs_and_then_nothing() {
     let start = Instant::now();
     for n in 2..5 {
         let took = refused(&store, n).await;
-        assert!(took < SHORT + Duration::from_millis(150), "{took:?}");
+        assert!(took < SHORT * 3, "{took:?}");
     }
     // From here on for a second; a machine that stood still meanwhile proves none.
     let mut fast = 0;
