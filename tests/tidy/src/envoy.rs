@@ -12,12 +12,13 @@ pub const ADVICE: &str = "run make setup wasm";
 const SHIPPED: &str = "/etc/weir/";
 
 /// Keys and a token that are no secret, of the form that the filters ask for.
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     (
         "WEIR_CONTEXT_KEYS",
         "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     ),
     ("WEIR_DIRECTORY_TOKEN", "x"),
+    ("WEIR_QUOTA_TOKEN", "x"),
     ("WEIR_INGEST_TOKEN", "x"),
 ];
 

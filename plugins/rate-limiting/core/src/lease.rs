@@ -9,7 +9,7 @@ use weir_wire::{
     quota::{EPOCH_TOLD_MS, LIFE_MAX_MS},
 };
 
-use crate::record::{EPOCH_MAX_BYTES, Kind, Lease, LeaseId, Limit, Pending, Record, Standing};
+use crate::record::{EPOCH_MAX_BYTES, Kind, Lease, LeaseId, Pending, Record, Standing, Told};
 
 /// The life of a lease that is asked for while a request waits, in milliseconds:
 /// so much is soon given back. The one that is asked for ahead lives longer.
@@ -103,7 +103,7 @@ pub struct Taken {
     /// Leases that came to their end.
     pub closed: Vec<Closed>,
     /// What the client is told of its limits.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Told>,
 }
 
 /// How a worker asks.
@@ -268,8 +268,8 @@ fn deadline_ms(first_sent_ms: u64, life_ms: u64) -> u64 {
     first_sent_ms.saturating_add(usable_ms)
 }
 
-fn told(limit: &LimitState, now_ms: u64) -> Limit {
-    Limit {
+fn told(limit: &LimitState, now_ms: u64) -> Told {
+    Told {
         requests: limit.requests,
         window_s: limit.window_s,
         of_class: !limit.class.is_empty(),
@@ -455,10 +455,10 @@ impl Record {
     }
 
     /// The limits, with what this gateway holds of them.
-    fn shown(&self) -> Vec<Limit> {
+    fn shown(&self) -> Vec<Told> {
         let held = self.leases.iter().flatten().map(|lease| lease.left);
         let held = held.fold(0, u32::saturating_add);
-        let shown = |limit: &Limit| Limit {
+        let shown = |limit: &Told| Told {
             remaining: limit.remaining.saturating_add(held).min(limit.requests),
             ..*limit
         };

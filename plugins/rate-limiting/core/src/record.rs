@@ -91,7 +91,7 @@ pub enum Kind {
 
 /// One limit, as the last answer told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limit {
+pub struct Told {
     /// At most so many requests.
     pub requests: u32,
     /// In so many seconds.
@@ -118,7 +118,7 @@ pub struct Record {
     /// The store's epoch at the last grant, and when that was.
     pub epoch: (Vec<u8>, u64),
     /// The limits as the last answer told of them, at most [`LIMITS_MAX`].
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Told>,
 }
 
 impl Record {
@@ -184,7 +184,7 @@ impl Record {
             }),
             epoch: (epoch.get(..length)?.to_vec(), epoch_at_ms),
             limits: (0..limits.min(LIMITS_MAX as u32))
-                .map(|_| Limit::read(from))
+                .map(|_| Told::read(from))
                 .collect::<Option<_>>()?,
         })
     }
@@ -270,7 +270,7 @@ impl Kind {
     }
 }
 
-impl Limit {
+impl Told {
     fn read(from: &mut Reader<'_>) -> Option<Self> {
         let (requests, window_s) = from.halves()?;
         let (remaining, of_class) = from.halves()?;
@@ -344,7 +344,7 @@ mod tests {
             first_sent_ms: 100 + u64::from(n),
             deadline_ms: u64::MAX,
         };
-        let limit = Limit {
+        let limit = Told {
             requests: 100,
             window_s: 60,
             of_class: true,

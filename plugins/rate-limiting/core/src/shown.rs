@@ -4,7 +4,7 @@
 //! (draft-ietf-httpapi-ratelimit-headers-10, structured fields); the
 //! `x-ratelimit-*-requests` are what OpenAI's API sends and its SDKs read.
 
-use crate::record::Limit;
+use crate::record::Told;
 
 /// Headers of an answer, names in lower case.
 pub type Headers = Vec<(&'static str, String)>;
@@ -12,14 +12,14 @@ pub type Headers = Vec<(&'static str, String)>;
 /// The headers for a request that passed or was refused: all limits as policies,
 /// and how much is left of the tightest one. None where nothing limits it.
 #[must_use]
-pub fn headers(limits: &[Limit], class: &str, now_ms: u64) -> Headers {
+pub fn headers(limits: &[Told], class: &str, now_ms: u64) -> Headers {
     let Some(tightest) = limits
         .iter()
         .min_by_key(|limit| (limit.remaining, u64::MAX.saturating_sub(limit.reset_at_ms)))
     else {
         return Vec::new();
     };
-    let policy = |limit: &Limit| {
+    let policy = |limit: &Told| {
         let name = name(limit, class);
         format!("{name};q={};w={}", limit.requests, limit.window_s)
     };
@@ -49,7 +49,7 @@ pub fn retry_after_s(retry_at_ms: u64, now_ms: u64) -> u64 {
 }
 
 /// `"requests-60s"`, or `"chat-60s"` for one class.
-fn name(limit: &Limit, class: &str) -> String {
+fn name(limit: &Told, class: &str) -> String {
     let class = if limit.of_class { class } else { "requests" };
     format!("\"{class}-{}s\"", limit.window_s)
 }
@@ -73,14 +73,14 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_is_shown_and_all_are_named() {
-        let minute = Limit {
+        let minute = Told {
             requests: 100,
             window_s: 60,
             of_class: false,
             remaining: 40,
             reset_at_ms: 61_000,
         };
-        let second = Limit {
+        let second = Told {
             requests: 5,
             window_s: 1,
             of_class: true,

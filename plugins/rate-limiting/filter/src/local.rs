@@ -13,7 +13,7 @@ pub struct Counted {
     /// When a request may pass, of the monotonic clock; `None` where this one may.
     pub retry_at_ms: Option<u64>,
     /// What the client is told.
-    pub limits: Vec<record::Limit>,
+    pub limits: Vec<record::Told>,
 }
 
 /// Counts a request by the plan's limit in the configuration; `None` where it has
@@ -25,11 +25,11 @@ pub fn by_plan(state: &State, subject: &Subject) -> Option<Counted> {
 
 /// Counts a request by the limits that the service told of; by the plan's where
 /// it told none. `None` where there are none at all.
-pub fn by_limits(state: &State, subject: &Subject, limits: &[record::Limit]) -> Option<Counted> {
+pub fn by_limits(state: &State, subject: &Subject, limits: &[record::Told]) -> Option<Counted> {
     if limits.is_empty() {
         return by_plan(state, subject);
     }
-    let share = |limit: &record::Limit| {
+    let share = |limit: &record::Told| {
         let share = state.config.share_of(limit.requests, limit.window_s)?;
         Some((share, limit.of_class))
     };
@@ -64,7 +64,7 @@ fn count(state: &State, subject: &Subject, shares: &[(Limit, bool)]) -> Counted 
                 (0, after(window_ms))
             }
         };
-        counted.limits.push(record::Limit {
+        counted.limits.push(record::Told {
             requests: limit.requests.get(),
             window_s: limit.window_s.get(),
             of_class: *of_class,

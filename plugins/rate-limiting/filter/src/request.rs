@@ -12,7 +12,7 @@ use weir_plugin_host::{clock, config, headers, reply};
 use weir_rate_limiting_core::{
     OnFailure,
     lease::{self, Call, Step, Taken},
-    record::Limit,
+    record::Told,
     shown,
 };
 use weir_wire::{error::ApiError, headers as names, host::HostKind};
@@ -214,7 +214,7 @@ pub fn unavailable(
     state: &State,
     subject: &Subject,
     shown: &Shown,
-    limits: &[Limit],
+    limits: &[Told],
     retry_at_ms: Option<u64>,
 ) -> Decided {
     state.metrics.degraded.increment();
@@ -257,7 +257,7 @@ fn refuse(
     state: &State,
     subject: &Subject,
     shown: &Shown,
-    mut limits: Vec<Limit>,
+    mut limits: Vec<Told>,
     retry_at_ms: u64,
 ) -> Decided {
     if state.config.shadow {

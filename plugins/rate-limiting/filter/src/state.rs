@@ -16,7 +16,7 @@ use weir_rate_limiting_core::{
     Config,
     breaker::Breaker,
     lease::{self, Asking, Call, Closed, Step, Taken},
-    record::Limit,
+    record::Told,
 };
 use weir_wire::{host::HostKind, quota::TOKEN_ENVIRONMENT};
 
@@ -65,7 +65,7 @@ pub struct Waiting {
 }
 
 /// The limits that a client is told of on its answer.
-pub type Shown = Rc<RefCell<Vec<Limit>>>;
+pub type Shown = Rc<RefCell<Vec<Told>>>;
 
 /// A call that is to be made from the root context.
 pub struct Queued {

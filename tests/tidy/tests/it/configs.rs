@@ -108,7 +108,7 @@ fn a_config_that_envoy_refuses_is_found() {
     for (good, bad, said) in [
         ("stat_prefix: tenants", "stat_prefx: tenants", "stat_prefx"),
         // Envoy runs the filters' own checks, too.
-        ("\"gateways\": 1", "\"gatewys\": 1", "gatewys"),
+        ("\"timeout_ms\": 250", "\"timeot_ms\": 250", "timeot_ms"),
         (
             "cluster: weir_router\n",
             "cluster: weir_rooter\n",

@@ -1,3 +1,5 @@
+//! What requests find in a record, and what calls come of it.
+
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
