@@ -18,9 +18,10 @@ help: ## Print the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 .PHONY: setup
-setup: .venv/.complete ## Install what is missing: compilers, Node, toolchain, Envoy, the SDK
+setup: .venv/.complete ## Install what is missing: compilers, Node, Redis, toolchain, Envoy, the SDK
 	@command -v cc >/dev/null || { apt-get update -q && apt-get install -qy build-essential; }
 	@command -v node >/dev/null || { apt-get update -q && apt-get install -qy nodejs; }
+	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -qy redis-server; }
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -q wasm32-wasip1 || rustup target add wasm32-wasip1
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown

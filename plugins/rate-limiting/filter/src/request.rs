@@ -131,7 +131,7 @@ impl HttpContext for Request {
         }
         let class = self.subject.as_ref().map_or("", |s| s.class.as_str());
         for (name, value) in shown::headers(&limits, class, clock::monotonic_ms()) {
-            headers::set_response(name, &value);
+            headers::give_response(self.state.config.host, name, &value);
         }
         Action::Continue
     }
