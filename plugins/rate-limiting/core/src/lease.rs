@@ -133,7 +133,13 @@ pub fn take(record: Option<&[u8]>, asking: &Asking) -> (Taken, Option<Vec<u8>>) 
     if let Some(standing) = record.standing.filter(|s| s.until_ms > now_ms) {
         // A lease that came meanwhile is spent first.
         if !record.holds(now_ms) && standing.kind != Kind::Fenced {
-            return (record.stand(standing), None);
+            let mut taken = record.stand(standing);
+            let ends = standing.until_ms.saturating_sub(now_ms) < AHEAD_MS;
+            if standing.kind == Kind::Unlimited && ends {
+                taken.call = record.next_call(asking, &taken.step, &mut taken.closed);
+            }
+            let write = taken.call.is_some().then(|| record.encode());
+            return (taken, write);
         }
     }
     if !asking.is_again {
@@ -370,18 +376,22 @@ impl Record {
     ) -> Option<Call> {
         let now_ms = asking.now_ms;
         let is_under_way = self.pending.is_some_and(|p| p.deadline_ms > now_ms);
-        let is_due = match step {
-            Step::Admit { .. } => self.is_running_out(now_ms),
-            // One that asks whether the service is back, while nobody waits.
-            Step::Wait | Step::Unavailable { retry_at_ms: None } => true,
-            _ => false,
-        };
         let stands = self.standing.is_some_and(|s| s.until_ms > now_ms);
+        let (is_due, stands) = match step {
+            Step::Admit { .. } => (self.is_running_out(now_ms), stands),
+            // One that asks whether the service is back, while nobody waits.
+            Step::Wait | Step::Unavailable { retry_at_ms: None } => (true, stands),
+            // Whether it still is so.
+            Step::Unlimited => (true, false),
+            _ => (false, stands),
+        };
         if !is_due || stands || !asking.may_call {
             return None;
         }
-        let waits = !matches!(step, Step::Admit { .. });
+        let waits = !matches!(step, Step::Admit { .. } | Step::Unlimited);
+        // Kong makes calls for those that wait, and for nobody else.
         if asking.own_call {
+            let waits = *step == Step::Wait;
             return waits.then(|| self.call(asking, true, (asking.random, now_ms)));
         }
         if is_under_way {

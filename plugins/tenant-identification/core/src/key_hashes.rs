@@ -7,7 +7,10 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use weir_wire::key_hash::KeyHash;
 
 /// Places for keys, 48 bytes each. A key that another pushed out is hashed again.
-const PLACES: usize = 1024;
+const PLACES: usize = 0x400;
+
+/// A place's number, of a name.
+const PLACE: u128 = 0x3ff;
 
 /// The hashes of keys that came before, known and unknown ones alike, by
 /// SipHash-2-4-128 of the key (Aumasson and Bernstein, 2012) under a key of the
@@ -34,7 +37,7 @@ impl KeyHashes {
         let mut hasher = self.hasher;
         hasher.write(key);
         let name = hasher.finish128().as_u128();
-        let place = usize::try_from(name & (PLACES as u128 - 1))
+        let place = usize::try_from(name & PLACE)
             .ok()
             .and_then(|place| self.places.get_mut(place));
         match place {

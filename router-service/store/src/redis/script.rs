@@ -103,48 +103,63 @@ pub(super) struct Acquire<'a> {
 impl Acquire<'_> {
     pub(super) fn write(&self, command: &mut Cmd) {
         let ask = self.ask;
-        let held_ms = fenced_until_ms(&ask.limits, 0).and_then(|ms| i64::try_from(ms).ok());
-        command
-            .arg(&self.identity.server)
-            .arg(self.identity.leap)
-            .arg(self.epoch)
-            .arg(self.bounds.low_ms)
-            .arg(self.bounds.high_ms)
-            .arg(&ask.epoch)
-            .arg(ask.wanted.max(1))
-            .arg(ask.gateways.max(1))
-            .arg(hex(&ask.id))
-            .arg(ask.bounded_life_ms())
-            .arg(held_ms.unwrap_or(-1))
-            .arg(ask.limits.len())
-            .arg(ask.closing.len());
+        let mut numbers = Packed::default();
+        numbers.number(self.identity.leap);
+        numbers.number(self.bounds.low_ms.unsigned_abs());
+        numbers.number(self.bounds.high_ms.unsigned_abs());
+        numbers.number(ask.wanted.max(1).into());
+        numbers.number(ask.gateways.max(1).into());
+        numbers.number(ask.bounded_life_ms());
+        numbers.number_or_minus_one(fenced_until_ms(&ask.limits, 0));
+        numbers.count(ask.limits.len());
         for limit in &ask.limits {
             let window_ms = limit.window_ms();
-            command
-                .arg(limit.requests.get())
-                .arg(window_ms)
-                .arg(part_ms(window_ms))
-                .arg(&limit.class);
+            numbers.number(limit.requests.get().into());
+            numbers.number(window_ms);
+            numbers.number(part_ms(window_ms));
         }
-        for closing in &ask.closing {
-            write_closing(command, closing);
+        command
+            .arg(&self.identity.server)
+            .arg(self.epoch)
+            .arg(&ask.epoch)
+            .arg(hex(&ask.id))
+            .arg(numbers.0);
+        write_close(command, &ask.closing);
+        for limit in &ask.limits {
+            command.arg(format!("{}:{}", limit.window_ms(), limit.class));
         }
     }
 }
 
 /// What `close.lua` is asked.
 pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
-    command.arg(closing.len());
+    let mut packed = Packed::default();
     for closing in closing {
-        write_closing(command, closing);
+        packed.0.extend_from_slice(hex(&closing.id).as_bytes());
+        packed.number(closing.spent.into());
+        packed.number(closing.age_ms.min(AGE_MAX_MS));
     }
+    command.arg(packed.0);
 }
 
-fn write_closing(command: &mut Cmd, closing: &Closing) {
-    command
-        .arg(hex(&closing.id))
-        .arg(closing.spent)
-        .arg(closing.age_ms.min(AGE_MAX_MS));
+/// What Lua's `struct.unpack` takes apart: numbers are doubles, high byte first.
+#[derive(Default)]
+struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Exact up to 2^53.
+    fn number(&mut self, n: u64) {
+        self.0.extend_from_slice(&(n as f64).to_be_bytes());
+    }
+
+    fn number_or_minus_one(&mut self, n: Option<u64>) {
+        let n = n.map_or(-1.0, |n| n as f64);
+        self.0.extend_from_slice(&n.to_be_bytes());
+    }
+
+    fn count(&mut self, n: usize) {
+        self.number(u64::try_from(n).unwrap_or(u64::MAX));
+    }
 }
 
 fn hex(id: &LeaseId) -> String {

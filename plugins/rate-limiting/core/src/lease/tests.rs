@@ -220,10 +220,25 @@ fn no_limit_and_no_plan_stand_for_a_while() {
         let mut gateway = Gateway::default();
         let call = gateway.take(1_000).call.unwrap();
         gateway.answer(&call, &told(outcome, 500, 8_000), 1_000);
-        let taken = gateway.take(1_499);
+        let taken = gateway.take(1_050);
         assert_eq!((taken.step, taken.call), (step, None));
-        assert!(gateway.take(1_500).call.is_some());
+        assert_eq!(gateway.take(1_499).step, step);
+        assert_eq!(gateway.take(2_500).step, Step::Wait);
     }
+}
+
+#[test]
+fn where_nothing_limits_it_is_asked_again_ahead_and_nobody_waits() {
+    let mut gateway = Gateway::default();
+    let call = gateway.take(1_000).call.unwrap();
+    gateway.answer(&call, &told(Outcome::Unlimited, 2_000, 0), 1_000);
+    assert_eq!(gateway.take(2_600).call, None);
+    let ahead = gateway.take(2_601);
+    let call = ahead.call.unwrap();
+    assert_eq!(ahead.step, Step::Unlimited);
+    assert_eq!(gateway.take(2_602).call, None, "it is under way");
+    gateway.answer(&call, &told(Outcome::Unlimited, 2_000, 0), 2_605);
+    assert_eq!(gateway.take(3_500).step, Step::Unlimited);
 }
 
 #[test]
