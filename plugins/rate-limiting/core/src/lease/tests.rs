@@ -3,6 +3,8 @@
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use weir_wire::quota::EPOCH_TOLD_MS;
+
 use super::*;
 
 /// One record of a gateway, and what its workers were told.
