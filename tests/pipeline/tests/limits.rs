@@ -136,6 +136,24 @@ fn two_gateways_admit_the_limit_and_say_what_is_left() {
     }
 }
 
+#[test]
+fn four_gateways_of_four_workers_on_one_redis_admit_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start(folder.path()).unwrap();
+    let p = Pipeline::with(Options {
+        redis: Some(redis.url()),
+        concurrency: 4,
+        ..options(4)
+    });
+    let storm = Storm::run(&p, "solo", Duration::from_secs(6), || {});
+    let passed = storm.count(200);
+    assert!(
+        (LIMIT as usize - 4..=LIMIT as usize).contains(&passed),
+        "{passed}"
+    );
+    assert_eq!(passed + storm.count(429), storm.0.len());
+}
+
 /// Raises the directory's version with other limits for the tenant `solo`.
 fn limit_solo(p: &Pipeline, limits: Value) {
     let text = fs::read_to_string(&p.stack.directory).unwrap();
