@@ -5,12 +5,13 @@ mod flood;
 mod identity;
 mod load;
 mod machine;
+mod quota;
 mod report;
 mod series;
 mod stats;
 mod upstream;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -61,6 +62,13 @@ struct Arguments {
     /// second
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..))]
     flood: Option<u32>,
+    /// Measure what a lease costs the quota service, in memory and over Redis
+    #[arg(long)]
+    quota: bool,
+    /// With --quota, seconds before the rounds: as long as counts and leases are
+    /// remembered
+    #[arg(long, value_name = "SECONDS", default_value_t = 95)]
+    warm_up: u64,
     /// Write every round to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,6 +82,16 @@ fn main() -> anyhow::Result<()> {
         requests: usize::try_from(arguments.requests)?,
     };
     let machine = machine::describe();
+    let rounds = arguments.rounds.into();
+    if arguments.quota {
+        let extent = quota::Extent {
+            rounds,
+            warm_up: Duration::from_secs(arguments.warm_up),
+        };
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", quota::measure(extent)?);
+        return Ok(());
+    }
     println!(
         "{machine}; {} rounds of {} requests over {} connections, {}; load average {}",
         arguments.rounds,
@@ -82,7 +100,6 @@ fn main() -> anyhow::Result<()> {
         if load.stream { "streams" } else { "JSON" },
         machine::load_average(),
     );
-    let rounds = arguments.rounds.into();
     if arguments.identity {
         let extent = identity::Extent {
             starts: arguments.starts.into(),

@@ -28,7 +28,7 @@ pub const SETTLE: Duration = Duration::from_millis(250);
 const EVENTS_MAX: Duration = Duration::from_secs(10);
 
 /// A requests-a-minute limit that no run comes near.
-const NO_LIMIT: u32 = 4_000_000_000;
+pub const NO_LIMIT: u32 = 4_000_000_000;
 
 /// What a gateway is to be measured with.
 #[derive(Debug, Clone, PartialEq, Eq)]

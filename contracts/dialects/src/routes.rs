@@ -17,6 +17,9 @@ pub enum RequestClass {
 }
 
 impl RequestClass {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Chat, Self::Embedding, Self::Models];
+
     /// The value of `X-Request-Class` and of a usage event's `request_class`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -38,6 +38,10 @@ impl MemoryQuota {
 impl QuotaStore for MemoryQuota {
     async fn acquire(&self, ask: Ask) -> Result<Answer, Unavailable> {
         let (mut memory, now_ms) = self.memory();
+        // Granted by the process before this one, which counted for all tenants.
+        if !ask.epoch.is_empty() && ask.epoch != memory.epoch() {
+            memory.lost(now_ms);
+        }
         Ok(memory.acquire(&ask, now_ms))
     }
 

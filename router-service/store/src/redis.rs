@@ -16,6 +16,7 @@
 
 mod breaker;
 mod clock;
+mod lately;
 mod link;
 mod script;
 #[cfg(test)]
@@ -33,10 +34,11 @@ use std::{
 
 use redis::Cmd;
 use thiserror::Error;
-use weir_router_core::quota::{Answer, Ask, Closing};
+use weir_router_core::quota::{Answer, Ask, Closing, Granted};
 
 use self::{
     breaker::Breaker,
+    lately::Lately,
     link::{Fault, Link, Session},
     script::{Acquire, Reply, Scripts},
 };
@@ -44,6 +46,9 @@ use crate::{QuotaStore, Unavailable};
 
 /// At most so many leases are taken back in one call of the script.
 const CLOSINGS_MAX: usize = 256;
+
+/// An epoch that is none: a tenant without a marker has lost it.
+const LOST: &str = "!";
 
 /// So often a call is made that finds things otherwise than expected.
 const TRIES_MAX: usize = 3;
@@ -92,6 +97,8 @@ struct Shared {
     link: Arc<Link>,
     breaker: Breaker,
     timeout: Duration,
+    /// Whom this process granted something lately.
+    granted: Lately,
     /// Epochs are of this process, and numbered.
     process: u64,
     epochs: AtomicU64,
@@ -123,6 +130,7 @@ impl RedisQuota {
         Ok(Self(Arc::new(Shared {
             link: Arc::new(Link::new(settings, scripts)?),
             breaker: Breaker::default(),
+            granted: Lately::default(),
             timeout: settings.timeout,
             process,
             epochs: AtomicU64::new(0),
@@ -201,6 +209,15 @@ impl Shared {
         };
         let link = &self.link;
         for _ in 0..TRIES_MAX {
+            let mut ask = ask;
+            let warned;
+            if ask.epoch.is_empty() && (link.lost_lately() || self.granted.lately(&ask.tenant)) {
+                warned = Ask {
+                    epoch: LOST.to_owned(),
+                    ..ask.clone()
+                };
+                ask = &warned;
+            }
             let identity = session.identity();
             let sent = link.clock.send();
             let acquire = Acquire {
@@ -215,6 +232,9 @@ impl Shared {
                 .run(&session.connection, &key, |c| acquire.write(c));
             match Reply::read(&run.await?)? {
                 Reply::Decided(answer, time_ms) if link.clock.learn(slot, sent, time_ms) => {
+                    if matches!(answer.granted, Granted::Lease { .. }) {
+                        self.granted.note(&ask.tenant);
+                    }
                     return Ok(answer);
                 }
                 // Granted by a clock that leapt by less than a call may take: that

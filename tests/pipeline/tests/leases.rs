@@ -2,7 +2,10 @@
 //! grants them, by the very code of both, over a network that loses, delays and
 //! repeats, with clocks of their own, crashes, and a store that forgets.
 
-use std::{collections::HashMap, num::NonZeroU32};
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU32,
+};
 
 use proptest::prelude::*;
 use weir_rate_limiting_core::lease::{self, Asking, Call, Closed, Step};
@@ -25,6 +28,9 @@ struct Setting {
     delay_ms: u64,
     /// Of a hundred thousand milliseconds: a gateway loses all it holds.
     crashes: u64,
+    /// Of a hundred thousand milliseconds: a gateway stands still for up to a second,
+    /// and finds requests before answers then.
+    pauses: u64,
     /// Of a hundred requests: held up between the change and the look at the clock.
     held_up: u64,
     /// When the store forgets everything, if it does.
@@ -56,6 +62,8 @@ struct Gateway {
     waiting: usize,
     closed: Vec<Closed>,
     sweep_at_ms: u64,
+    paused_until_ms: u64,
+    late: usize,
 }
 
 impl Gateway {
@@ -87,7 +95,7 @@ struct World {
     sent: u64,
     admitted: Vec<u64>,
     offered: u64,
-    timeouts: HashMap<(usize, u64, [u8; 16]), u64>,
+    timeouts: HashMap<(usize, u64, [u8; 16]), VecDeque<u64>>,
 }
 
 const TIMEOUT_MS: u64 = 250;
@@ -103,6 +111,8 @@ impl World {
                 waiting: 0,
                 closed: Vec::new(),
                 sweep_at_ms: 0,
+                paused_until_ms: 0,
+                late: 0,
             })
             .collect();
         Self {
@@ -181,7 +191,9 @@ impl World {
             .map(|closed| closing(&closed, now))
             .collect();
         self.timeouts
-            .insert((g, incarnation, call.id), self.now_ms + TIMEOUT_MS);
+            .entry((g, incarnation, call.id))
+            .or_default()
+            .push_back(self.now_ms + TIMEOUT_MS);
         self.send(
             || Message::Acquire(g, incarnation, call.clone(), closing.clone()),
             0,
@@ -195,6 +207,15 @@ impl World {
     }
 
     fn deliver(&mut self, message: Message) {
+        if let Message::Answer(g, ..) = &message
+            && self.gateways[*g].paused_until_ms > self.now_ms
+        {
+            // Behind the requests that came meanwhile.
+            let later = self.gateways[*g].paused_until_ms + 2;
+            self.sent += 1;
+            self.network.insert((later, self.sent), message);
+            return;
+        }
         let store_now = self.now_ms - self.store_start_ms;
         match message {
             Message::Acquire(g, incarnation, call, closing) => {
@@ -229,14 +250,16 @@ impl World {
                 if self.incarnations[g] != incarnation {
                     return;
                 }
-                // Envoy ends a call once: by its answer or by its time-out.
-                let Some(until) = self.timeouts.remove(&(g, incarnation, call.id)) else {
+                // Envoy ends a call once, by its answer or by its time-out; two workers
+                // may have made one of the same name.
+                let calls = self.timeouts.entry((g, incarnation, call.id)).or_default();
+                let Some(until) = calls.pop_front() else {
                     return;
                 };
                 let gateway = &mut self.gateways[g];
                 let now = gateway.now(self.now_ms);
                 match answer {
-                    Some(answer) if self.now_ms < until => {
+                    Some(answer) if self.now_ms < until || self.setting.pauses > 0 => {
                         let record = gateway.record.as_deref();
                         let (closed, write) = lease::answered(record, &call, &answer, now);
                         gateway.record = write.or(gateway.record.take());
@@ -285,7 +308,8 @@ impl World {
             if self.setting.forgets_at_ms == Some(self.now_ms) {
                 self.stores += 1;
                 // As the router does, which knows that its Redis is another one.
-                self.store = Memory::after_loss(format!("store-{}", self.stores), 0);
+                self.store = Memory::new(format!("store-{}", self.stores));
+                self.store.lost(0);
                 self.store_start_ms = self.now_ms;
             }
             due += in_window;
@@ -293,10 +317,28 @@ impl World {
                 due -= window_ms;
                 self.offered += 1;
                 let g = self.random.below(self.setting.gateways as u64) as usize;
-                self.request(g, false);
+                // In the sockets of one that stands still.
+                if self.gateways[g].paused_until_ms <= self.now_ms {
+                    self.request(g, false);
+                } else {
+                    self.gateways[g].late += 1;
+                }
             }
             for g in 0..self.setting.gateways {
+                if self.gateways[g].paused_until_ms <= self.now_ms {
+                    for _ in 0..std::mem::take(&mut self.gateways[g].late) {
+                        self.request(g, false);
+                    }
+                }
+            }
+            for g in 0..self.setting.gateways {
+                if self.gateways[g].paused_until_ms > self.now_ms {
+                    continue;
+                }
                 self.tick(g);
+                if self.random.below(100_000) < self.setting.pauses {
+                    self.gateways[g].paused_until_ms = self.now_ms + self.random.below(1_000);
+                }
                 if self.random.below(100_000) < self.setting.crashes {
                     // kill -9: a new gateway has nothing of the old one.
                     self.incarnations[g] += 1;
@@ -377,7 +419,7 @@ fn settings() -> impl Strategy<Value = Setting> {
         prop_oneof![Just(1_u32), Just(5), Just(10)],
         300_u64..8_000,
         (0_u64..300, 0_u64..200, 1_u64..600),
-        (0_u64..40, 0_u64..20),
+        (0_u64..40, 0_u64..20, 0_u64..150),
         prop::option::of(1_000_u64..25_000),
     )
         .prop_map(
@@ -392,6 +434,7 @@ fn settings() -> impl Strategy<Value = Setting> {
                 delay_ms: network.2,
                 crashes: trouble.0,
                 held_up: trouble.1,
+                pauses: trouble.2,
                 forgets_at_ms,
             },
         )
@@ -434,6 +477,7 @@ fn at_twice_the_limit_hardly_less_than_the_limit_is_admitted() {
             delay_ms: 5,
             crashes: 0,
             held_up: 0,
+            pauses: 0,
             forgets_at_ms: None,
         });
         world.run(1_860_000);

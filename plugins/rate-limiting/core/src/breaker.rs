@@ -1,7 +1,11 @@
 //! Keeps a service that does not answer out of the way of requests.
 
-/// Failures in a row after which no request waits for an answer.
+/// Failures in a row after which no request waits for an answer,
 const FAILURES: u32 = 2;
+
+/// if the last came so long after the first, in milliseconds: calls that are made
+/// at once fail at once, which says no more than one.
+const FAILING_MS: u64 = 300;
 
 /// How long nothing is asked then, in milliseconds, and half of it again by chance.
 const OPEN_MS: u64 = 1_000;
@@ -10,6 +14,8 @@ const OPEN_MS: u64 = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Breaker {
     failures: u32,
+    since_ms: u64,
+    is_open: bool,
     open_until_ms: u64,
     is_probing: bool,
 }
@@ -18,7 +24,7 @@ impl Breaker {
     /// Whether answers may be waited for.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.failures < FAILURES
+        !self.is_open
     }
 
     /// Whether a call may be made: any while closed, one at a time after a pause
@@ -40,7 +46,12 @@ impl Breaker {
 
     /// It was not. `random` spreads the next attempts of many gateways.
     pub fn failed(&mut self, now_ms: u64, random: u64) {
+        if self.failures == 0 {
+            self.since_ms = now_ms;
+        }
         self.failures = self.failures.saturating_add(1);
+        let failing_ms = now_ms.saturating_sub(self.since_ms);
+        self.is_open |= self.failures >= FAILURES && failing_ms >= FAILING_MS;
         self.is_probing = false;
         let pause_ms = OPEN_MS.saturating_add(random % (OPEN_MS / 2));
         self.open_until_ms = now_ms.saturating_add(pause_ms);
@@ -55,21 +66,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_after_two_failures_and_probes_one_at_a_time() {
+    fn opens_after_failing_for_a_while_and_probes_one_at_a_time() {
         let mut breaker = Breaker::default();
         breaker.called();
         breaker.failed(1_000, 0);
         assert!(breaker.is_closed() && breaker.may_call(1_000));
         breaker.called();
         breaker.failed(1_100, 499);
-        assert!(!breaker.is_closed() && !breaker.may_call(2_598));
-        assert!(breaker.may_call(2_599));
+        assert!(breaker.is_closed(), "at once");
         breaker.called();
-        assert!(!breaker.may_call(2_600), "one probe");
-        breaker.failed(2_700, 0);
-        assert!(!breaker.may_call(3_699) && breaker.may_call(3_700));
+        breaker.failed(1_300, 499);
+        assert!(!breaker.is_closed() && !breaker.may_call(2_798));
+        assert!(breaker.may_call(2_799));
+        breaker.called();
+        assert!(!breaker.may_call(2_800), "one probe");
+        breaker.failed(2_900, 0);
+        assert!(!breaker.may_call(3_899) && breaker.may_call(3_900));
         breaker.called();
         breaker.succeeded();
-        assert!(breaker.is_closed() && breaker.may_call(3_701));
+        assert!(breaker.is_closed() && breaker.may_call(3_901));
     }
 }

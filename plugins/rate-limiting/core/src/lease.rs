@@ -4,7 +4,10 @@
 //! in its place, so that the host can change it by compare-and-swap. Times are of
 //! the host's monotonic clock, in milliseconds.
 
-use weir_wire::proto::quota::{AcquireResponse, LimitState, Outcome};
+use weir_wire::{
+    proto::quota::{AcquireResponse, LimitState, Outcome},
+    quota::LIFE_MAX_MS,
+};
 
 mod held;
 
@@ -24,6 +27,12 @@ const GONE_MS: u64 = 250;
 /// Another worker may have closed the lease meanwhile, and says in its report that
 /// nothing was made by it later than this after the report.
 const SLACK_MS: u64 = 50;
+
+/// The longest that an answer without a lease holds, in milliseconds.
+const STANDING_MAX_MS: u64 = 10_000;
+
+/// The longest time to wait that is believed: a day and a lease, in milliseconds.
+const RETRY_MAX_MS: u64 = 86_410_000;
 
 /// So long before a lease ends the next one is asked for, in milliseconds.
 const AHEAD_MS: u64 = 400;
@@ -69,6 +78,8 @@ pub struct Call {
     pub first_sent_ms: u64,
     /// The epoch to tell.
     pub epoch: String,
+    /// Made by a waiting request for itself (Kong), not for all.
+    pub is_own: bool,
 }
 
 /// A lease to give back.
@@ -170,7 +181,20 @@ pub fn take(record: Option<&[u8]>, asking: &Asking) -> (Taken, Option<Vec<u8>>) 
     (taken, Some(record.encode()))
 }
 
-/// Takes the answer to a call.
+/// Whether an answer says what is to be done; one that does not, of a newer service
+/// or a broken one, counts as none.
+#[must_use]
+pub fn is_usable(answer: &AcquireResponse) -> bool {
+    match answer.outcome() {
+        Outcome::Granted => answer.granted > 0 && answer.life_ms > 0,
+        Outcome::Unspecified => false,
+        _ => true,
+    }
+}
+
+/// Takes the answer to a call, which must be [usable](is_usable). One that nobody
+/// waits for any more changes nothing: what it brings was given up, or came
+/// already to another worker that had asked by the same name.
 #[must_use]
 pub fn answered(
     record: Option<&[u8]>,
@@ -179,25 +203,26 @@ pub fn answered(
     now_ms: u64,
 ) -> (Vec<Closed>, Option<Vec<u8>>) {
     let mut record = Record::decode(record);
+    if !call.is_own && record.pending.is_none_or(|pending| pending.id != call.id) {
+        return (Vec::new(), None);
+    }
     let mut closed = record.close_ended(now_ms);
-    if record.pending.is_some_and(|pending| pending.id == call.id) {
+    if !call.is_own {
         record.pending = None;
     }
     let after = |ms: u64| now_ms.saturating_add(ms);
     let life_ms = u64::from(answer.life_ms);
     let kind = match answer.outcome() {
-        Outcome::Granted => None,
+        Outcome::Granted | Outcome::Unspecified => None,
         Outcome::Denied => Some(Kind::Denied),
         Outcome::Fenced => Some(Kind::Fenced),
         Outcome::Unlimited => Some(Kind::Unlimited),
         Outcome::UnknownPlan => Some(Kind::UnknownPlan),
-        // A newer service: as if it had not answered.
-        Outcome::Unspecified => return (closed, Some(record.encode())),
     };
     record.standing = kind.map(|kind| Standing {
         kind,
-        until_ms: after(life_ms.clamp(1, 60_000)),
-        retry_at_ms: after(answer.retry_after_ms),
+        until_ms: after(life_ms.clamp(1, STANDING_MAX_MS)),
+        retry_at_ms: after(answer.retry_after_ms.min(RETRY_MAX_MS)),
     });
     record.limits = answer
         .limits
@@ -208,6 +233,7 @@ pub fn answered(
         if answer.epoch.len() <= EPOCH_MAX_BYTES {
             record.epoch = (answer.epoch.clone().into_bytes(), now_ms);
         }
+        let life_ms = life_ms.min(u64::from(LIFE_MAX_MS));
         let lease = Lease {
             id: call.id,
             left: answer.granted,
@@ -281,7 +307,7 @@ fn told(limit: &LimitState, now_ms: u64) -> Told {
         window_s: limit.window_s,
         of_class: !limit.class.is_empty(),
         remaining: limit.remaining,
-        reset_at_ms: now_ms.saturating_add(limit.reset_ms),
+        reset_at_ms: now_ms.saturating_add(limit.reset_ms.min(RETRY_MAX_MS)),
     }
 }
 

@@ -8,14 +8,17 @@ use proxy_wasm::{
     types::{BufferType, Status},
 };
 use weir_plugin_host::{clock, headers};
-use weir_rate_limiting_core::lease::{Call, Closed};
+use weir_rate_limiting_core::lease::{self, Call, Closed};
 use weir_wire::{
     proto::quota::{AcquireRequest, AcquireResponse, CloseRequest, ClosedLease},
     quota::{ACQUIRE_PATH, CLOSE_PATH},
     usage::PROTO_CONTENT_TYPE,
 };
 
-use crate::state::{State, Subject};
+use crate::{
+    epoch,
+    state::{State, Subject},
+};
 
 /// The most closed leases that one call tells of.
 pub const CLOSED_MAX: usize = 64;
@@ -35,7 +38,10 @@ pub fn acquire(state: &State, subject: &Subject, call: &Call) -> Result<u32, Sta
         wanted: call.wanted,
         life_ms: call.life_ms,
         gateway: state.gateway,
-        epoch: call.epoch.clone(),
+        epoch: match call.epoch.is_empty() {
+            true => epoch::read(&subject.tenant, now_ms).unwrap_or_default(),
+            false => call.epoch.clone(),
+        },
         closed: closed.iter().map(|c| told("", c, now_ms)).collect(),
     };
     state.metrics.calls.increment();
@@ -56,7 +62,7 @@ pub fn close(state: &State, closed: &[(String, Closed)]) -> Result<u32, Status> 
     send(state, CLOSE_PATH, &request.encode_to_vec())
 }
 
-/// The answer to an acquire; `None` where there was none.
+/// The answer to an acquire; `None` where there was none that can be used.
 pub fn answer(num_headers: usize, size: usize) -> Option<AcquireResponse> {
     if headers::callout_status(num_headers) != Some(200) {
         return None;
@@ -64,7 +70,9 @@ pub fn answer(num_headers: usize, size: usize) -> Option<AcquireResponse> {
     let size = size.min(ANSWER_MAX_BYTES);
     let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
     let body = body.ok().flatten().unwrap_or_default();
-    AcquireResponse::decode(body.as_slice()).ok()
+    AcquireResponse::decode(body.as_slice())
+        .ok()
+        .filter(lease::is_usable)
 }
 
 fn told(tenant: &str, closed: &Closed, now_ms: u64) -> ClosedLease {

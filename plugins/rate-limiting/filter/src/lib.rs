@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod calls;
+mod epoch;
 mod local;
 mod metrics;
 mod request;

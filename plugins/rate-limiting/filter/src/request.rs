@@ -8,20 +8,27 @@ use proxy_wasm::{
     types::{Action, LogLevel},
 };
 use weir_dialects::routes::{Route, route};
-use weir_plugin_host::{clock, config, headers, reply};
+use weir_plugin_host::{
+    clock, config, headers, reply,
+    shared::{self, Change},
+};
 use weir_rate_limiting_core::{
     OnFailure,
     lease::{self, Call, Step, Taken},
     record::Told,
     shown,
 };
-use weir_wire::{error::ApiError, headers as names, host::HostKind};
+use weir_wire::{error::ApiError, headers as names, host::HostKind, proto::quota::AcquireResponse};
 
 use crate::{
-    NAME, calls,
+    NAME, calls, epoch,
     local::{self, Counted},
     state::{Shown, State, Subject, Waiting},
 };
+
+/// How much longer than two calls a request waits, in milliseconds: the worker that
+/// makes the call may be gone.
+const GONE_MS: u64 = 300;
 
 /// How often a request on Kong asks the service before the policy decides.
 const OWN_CALLS: u32 = 2;
@@ -66,6 +73,7 @@ impl Request {
     /// On Kong a request waits for a call of its own.
     fn call(&mut self, subject: &Rc<Subject>, call: Call) -> Action {
         self.own_calls = self.own_calls.saturating_add(1);
+        self.state.calls();
         match calls::acquire(&self.state, subject, &call) {
             Ok(_) => {
                 self.own = Some(call);
@@ -79,10 +87,16 @@ impl Request {
     }
 
     fn wait(&self, subject: &Rc<Subject>) -> bool {
+        let longest_ms = self
+            .state
+            .timeout_ms()
+            .saturating_mul(2)
+            .saturating_add(GONE_MS);
         self.state.wait(Waiting {
             id: self.id,
             subject: subject.clone(),
             shown: self.shown.clone(),
+            until_ms: clock::monotonic_ms().saturating_add(longest_ms),
         })
     }
 }
@@ -110,14 +124,18 @@ impl HttpContext for Request {
                 Read::Open => return Action::Continue,
                 Read::Subject(subject) => Rc::new(subject),
                 Read::Nobody => {
-                    return misconfigured("the filter tenant-identification must come before it");
+                    let why = "the filter tenant-identification must come before it";
+                    return misconfigured(&self.state, why);
                 }
             }
         };
         if self.state.config.quota.is_none() {
             return match local::by_plan(&self.state, &subject) {
                 Some(counted) => act(apply(&self.state, &subject, &self.shown, counted)),
-                None => misconfigured(&format!("plans: {} is not among them", subject.plan)),
+                None => {
+                    let why = format!("plans: {} is not among them", subject.plan);
+                    misconfigured(&self.state, &why)
+                }
             };
         }
         self.subject = Some(subject.clone());
@@ -203,7 +221,8 @@ pub fn decide(state: &State, subject: &Subject, shown: &Shown, taken: Option<Tak
             unavailable(state, subject, shown, &limits, retry_at_ms)
         }
         Step::UnknownPlan => {
-            let _ = misconfigured(&format!("the quota service knows no plan {}", subject.plan));
+            let why = format!("the quota service knows no plan {}", subject.plan);
+            let _ = misconfigured(state, &why);
             Decided::Refused
         }
     }
@@ -290,10 +309,10 @@ fn refuse(
 
 fn shadow(state: &State, subject: &Subject, why: &str) -> Decided {
     state.metrics.shadow.increment();
-    config::log(
+    state.say(
         LogLevel::Info,
         &format!(
-            "{NAME}: shadow: {} of {} would be refused: {why}",
+            "shadow: {} of {} would be refused: {why}",
             subject.class, subject.tenant
         ),
     );
@@ -301,29 +320,24 @@ fn shadow(state: &State, subject: &Subject, why: &str) -> Decided {
 }
 
 /// Takes the answer to a call of this worker's.
-pub fn answered(
-    state: &State,
-    subject: &Subject,
-    call: &Call,
-    answer: &weir_wire::proto::quota::AcquireResponse,
-) {
+pub fn answered(state: &State, subject: &Subject, call: &Call, answer: &AcquireResponse) {
     let now_ms = clock::monotonic_ms();
     let mut breaker = state.breaker.get();
     breaker.succeeded();
     state.breaker.set(breaker);
-    let change = weir_plugin_host::shared::change(state.config.host, &subject.key, |record| {
+    let change = shared::change(state.config.host, &subject.key, |record| {
         lease::answered(record, call, answer, now_ms)
     });
     if answer.granted > 0 {
         state.metrics.leases.increment();
+        epoch::write(state.config.host, &subject.tenant, &answer.epoch, now_ms);
         let granted = usize::try_from(answer.granted).unwrap_or(usize::MAX);
         state.metrics.leased.add(granted);
         let end_ms = u64::from(answer.life_ms);
         state.sweep_at(subject, call.first_sent_ms.saturating_add(end_ms));
     }
-    if let weir_plugin_host::shared::Change::Done(closed) = change {
-        for stray in closed.iter().filter(|closed| closed.id == call.id) {
-            debug_assert_eq!(stray.spent, 0);
+    if let Change::Done(closed) = change {
+        if closed.iter().any(|closed| closed.id == call.id) {
             state.metrics.strays.increment();
         }
         state.report(&subject.tenant, &closed);
@@ -345,15 +359,15 @@ pub fn failed(state: &State, subject: &Subject, call: &Call) {
             &format!("{NAME}: the quota service does not answer; the policy decides"),
         );
     }
-    let _ = weir_plugin_host::shared::change(state.config.host, &subject.key, |record| {
+    let _ = shared::change(state.config.host, &subject.key, |record| {
         lease::failed(record, call)
     });
     // The lease may have been granted all the same.
     state.sweep_at(subject, now_ms.saturating_add(u64::from(call.life_ms)));
 }
 
-fn misconfigured(why: &str) -> Action {
-    config::log(LogLevel::Error, &format!("{NAME}: {why}"));
+fn misconfigured(state: &State, why: &str) -> Action {
+    state.say(LogLevel::Error, why);
     let error = ApiError::new(
         "server_error",
         "internal_error",

@@ -1,7 +1,7 @@
 //! The work between requests: calls, the requests that wait for them, and leases
 //! that are over.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use proxy_wasm::{
     hostcalls,
@@ -32,6 +32,11 @@ const TICK_MS: u64 = 100;
 /// milliseconds.
 const TOLD_MS: u64 = 30_000;
 
+/// The most requests that go on, or are answered, and the most calls that are made
+/// in one turn. Envoy does each such thing inside of the one before, and a worker's
+/// stack has an end; more have the next turn, a millisecond later.
+const TURN_MAX: usize = 32;
+
 enum Outstanding {
     Acquire(Queued),
     Close(Vec<(String, Closed)>),
@@ -44,6 +49,8 @@ pub struct Root {
     calls: HashMap<u32, Outstanding>,
     /// When reports were sent last.
     told_ms: u64,
+    /// Whether the last turn left some that could have gone on.
+    is_full: Cell<bool>,
 }
 
 impl Root {
@@ -54,12 +61,17 @@ impl Root {
             state: None,
             calls: HashMap::new(),
             told_ms: 0,
+            is_full: Cell::new(false),
         }
     }
 
     /// Makes the calls that requests asked for; the host is at this context.
     fn make_calls(&mut self, state: &State) {
-        let queue = std::mem::take(&mut *state.queue.borrow_mut());
+        let queue: Vec<Queued> = {
+            let mut queue = state.queue.borrow_mut();
+            let count = queue.len().min(TURN_MAX);
+            queue.drain(..count).collect()
+        };
         for queued in queue {
             match calls::acquire(state, &queued.subject, &queued.call) {
                 Ok(call) => {
@@ -103,6 +115,7 @@ impl Root {
         let ready: Vec<Waiting> = {
             let mut waiting = state.waiting.borrow_mut();
             if waiting.is_empty() {
+                self.is_full.set(false);
                 return;
             }
             let mut settled: HashMap<String, bool> = HashMap::new();
@@ -114,23 +127,29 @@ impl Root {
                     now
                 }
             };
-            let all = std::mem::take(&mut *waiting);
-            let (ready, still) = all
-                .into_iter()
-                .partition(|one| is_settled(&one.subject.key));
+            let mut ready = Vec::new();
+            let mut still = Vec::new();
+            for one in waiting.drain(..) {
+                let may = ready.len() < TURN_MAX;
+                match may && (one.until_ms <= now_ms || is_settled(&one.subject.key)) {
+                    true => ready.push(one),
+                    false => still.push(one),
+                }
+            }
             *waiting = still;
             ready
         };
-        let any = !ready.is_empty();
+        let (any, count) = (!ready.is_empty(), ready.len());
         for one in ready {
             // An error says that its client has left.
             if hostcalls::set_effective_context(one.id).is_ok() {
-                resume_one(state, one);
+                resume_one(state, one, now_ms);
             }
         }
         if any {
             let _ = hostcalls::set_effective_context(self.id);
         }
+        self.is_full.set(count == TURN_MAX);
     }
 
     /// Closes leases of tenants that do not ask any more.
@@ -162,7 +181,7 @@ impl Root {
     }
 
     fn next_tick_ms(&self, state: &State) -> u64 {
-        if !state.queue.borrow().is_empty() {
+        if !state.queue.borrow().is_empty() || self.is_full.get() {
             1
         } else if !state.waiting.borrow().is_empty() {
             WAITING_MS
@@ -178,9 +197,16 @@ fn give_back(state: &State, batch: Vec<(String, Closed)>) {
     }
 }
 
-fn resume_one(state: &State, one: Waiting) {
+fn resume_one(state: &State, one: Waiting, now_ms: u64) {
     let taken = state.take(&one.subject, true);
-    match request::decide(state, &one.subject, &one.shown, taken) {
+    let decided = match request::decide(state, &one.subject, &one.shown, taken) {
+        // It has waited for long enough.
+        Decided::Waits(_) if one.until_ms <= now_ms => {
+            request::unavailable(state, &one.subject, &one.shown, &[], None)
+        }
+        decided => decided,
+    };
+    match decided {
         Decided::Passes => {
             let _ = hostcalls::resume_http_request();
         }

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use proxy_wasm::types::Bytes;
+use proxy_wasm::types::{Bytes, LogLevel};
 use weir_plugin_host::{
     clock::{self, Randomness},
     config,
@@ -30,6 +30,9 @@ const CLOSED_MAX: usize = 4_096;
 
 /// How often one request takes from a lease, where what it took is too late.
 const ATTEMPTS: usize = 3;
+
+/// Between two lines of the log on single requests, in milliseconds.
+const SAID_MS: u64 = 1_000;
 
 /// Where in the shared data the gateway's own name is.
 const GATEWAY_KEY: &str = "weir/quota/gateway";
@@ -62,6 +65,8 @@ pub struct Waiting {
     pub subject: Rc<Subject>,
     /// Where it finds what its client is told.
     pub shown: Shown,
+    /// From then on the policy decides.
+    pub until_ms: u64,
 }
 
 /// The limits that a client is told of on its answer.
@@ -89,6 +94,8 @@ pub struct State {
     /// When to look after which record.
     pub sweeps: RefCell<BTreeMap<String, (u64, String)>>,
     pub tick_ms: Cell<u64>,
+    /// When something was said of requests last, and how often it was not since.
+    pub said: Cell<(u64, u64)>,
 }
 
 impl State {
@@ -115,24 +122,50 @@ impl State {
             closed: RefCell::default(),
             sweeps: RefCell::default(),
             tick_ms: Cell::new(0),
+            said: Cell::new((0, 0)),
         })
+    }
+
+    /// How long a call may take, in milliseconds.
+    pub fn timeout_ms(&self) -> u64 {
+        self.config.quota.as_ref().map_or(0, |q| q.timeout_ms)
+    }
+
+    /// Logs what is said of single requests: once a second, with how often it was
+    /// to be said.
+    pub fn say(&self, level: LogLevel, message: &str) {
+        let now_ms = clock::monotonic_ms();
+        let (at_ms, left_out) = self.said.get();
+        if now_ms.saturating_sub(at_ms) < SAID_MS {
+            self.said.set((at_ms, left_out.saturating_add(1)));
+            return;
+        }
+        self.said.set((now_ms, 0));
+        let more = match left_out {
+            0 => String::new(),
+            n => format!(" ({n} more like it before)"),
+        };
+        config::log(level, &format!("{NAME}: {message}{more}"));
     }
 
     /// Takes a request from what is held; `None` where the shared data can't be
     /// changed.
     pub fn take(&self, subject: &Rc<Subject>, is_again: bool) -> Option<Taken> {
-        let timeout_ms = self.config.quota.as_ref().map_or(0, |q| q.timeout_ms);
+        let timeout_ms = self.timeout_ms();
         for attempt in 0..ATTEMPTS {
             let now_ms = clock::monotonic_ms();
             let breaker = self.breaker.get();
+            let own_call = self.config.host == HostKind::Kong;
+            let may_call = breaker.may_call(now_ms);
             let random = self.randomness.borrow_mut().take()?;
             let asking = Asking {
                 now_ms,
                 random,
                 timeout_ms,
-                is_available: breaker.is_closed(),
-                may_call: breaker.may_call(now_ms),
-                own_call: self.config.host == HostKind::Kong,
+                // On Kong the one that asks whether the service is back waits for it.
+                is_available: breaker.is_closed() || (own_call && may_call),
+                may_call,
+                own_call,
                 is_again: is_again || attempt > 0,
             };
             let change = shared::change(self.config.host, &subject.key, |record| {
@@ -158,10 +191,15 @@ impl State {
         None
     }
 
-    fn enqueue(&self, subject: &Rc<Subject>, call: Call) {
+    /// Notes that a call is made.
+    pub fn calls(&self) {
         let mut breaker = self.breaker.get();
         breaker.called();
         self.breaker.set(breaker);
+    }
+
+    fn enqueue(&self, subject: &Rc<Subject>, call: Call) {
+        self.calls();
         self.queue.borrow_mut().push(Queued {
             subject: subject.clone(),
             call,

@@ -19,15 +19,22 @@ use weir_wire::{directory::SNAPSHOT_PATH, usage::PROTO_CONTENT_TYPE};
 use crate::{
     NAME,
     request::{self, Request},
-    state::{State, Waiting},
+    state::State,
 };
 
 /// Between two looks where issuers' keys are fetched: how long a request that
 /// needs a fetch waits for it to begin.
 const KEYS_MS: u64 = 50;
 
+/// The same while there are more requests that can go on.
+const MORE_MS: u64 = 1;
+
 /// Between two looks where nothing is fetched, for the cache's counters.
 const IDLE_MS: u64 = 1000;
+
+/// The most waiting requests that are decided on in one turn. Envoy does what each
+/// comes to inside of the one before, and a worker's stack has an end.
+const TURN_MAX: usize = 32;
 
 /// What an outstanding call is for.
 enum Call {
@@ -200,12 +207,13 @@ impl Root {
         }
     }
 
-    /// Decides again on the requests whose issuer's fetch has ended.
-    fn resume(&self, state: &State, now_ms: u64) {
+    /// Decides again on the requests whose issuer's fetch has ended, on so many in
+    /// one turn; says whether there are more.
+    fn resume(&self, state: &State, now_ms: u64) -> bool {
         let ready: Vec<u32> = {
             let mut waiting = state.waiting.borrow_mut();
             if waiting.is_empty() {
-                return;
+                return false;
             }
             let issuers = &state.tokens.borrow().issuers;
             let under_way: Vec<bool> = (0..issuers.len())
@@ -215,10 +223,14 @@ impl Root {
                         .is_under_way(&state.board, issuers, issuer, now_ms)
                 })
                 .collect();
-            let (still, ready): (Vec<Waiting>, Vec<Waiting>) = waiting
-                .iter()
-                .copied()
-                .partition(|waiting| under_way.get(waiting.issuer) == Some(&true));
+            let (mut still, mut ready) = (Vec::new(), Vec::new());
+            for one in waiting.drain(..) {
+                let goes = ready.len() < TURN_MAX && under_way.get(one.issuer) != Some(&true);
+                match goes {
+                    true => ready.push(one),
+                    false => still.push(one),
+                }
+            }
             *waiting = still;
             ready.into_iter().map(|waiting| waiting.id).collect()
         };
@@ -231,6 +243,7 @@ impl Root {
         if !ready.is_empty() {
             let _ = hostcalls::set_effective_context(self.id);
         }
+        ready.len() == TURN_MAX
     }
 
     fn report(&self, state: &State, now_ms: u64) {
@@ -317,7 +330,9 @@ impl Context for Root {
         match call {
             Call::Keys(issuer) => {
                 self.keys_arrived(&state, issuer, body.as_deref(), now_ms);
-                self.resume(&state, now_ms);
+                if self.resume(&state, now_ms) {
+                    self.tick_in(MORE_MS);
+                }
             }
             Call::Directory(ticket) => {
                 let answer = match (status, &body) {
@@ -348,8 +363,8 @@ impl RootContext for Root {
         let any_remote = state.tokens.borrow().issuers.any_remote();
         if any_remote || !state.waiting.borrow().is_empty() {
             self.follow_keys(&state, now_ms);
-            self.resume(&state, now_ms);
-            next_ms = next_ms.min(KEYS_MS);
+            let has_more = self.resume(&state, now_ms);
+            next_ms = next_ms.min(if has_more { MORE_MS } else { KEYS_MS });
         }
         self.report(&state, now_ms);
         self.tick_in(next_ms);

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
+use weir_dialects::routes::RequestClass;
 use weir_wire::quota::LIMITS_MAX;
 
 /// The longest window: a day.
@@ -77,9 +78,11 @@ impl Limits {
                     limit.window_s
                 ));
             }
-            if !is_class(&limit.class) {
+            let classes = RequestClass::ALL.map(RequestClass::as_str);
+            if !limit.class.is_empty() && !classes.contains(&limit.class.as_str()) {
                 return Err(format!(
-                    "limits[{i}].class: must be up to {CLASS_MAX_BYTES} of a-z and _"
+                    "limits[{i}].class: must be one of {}",
+                    classes.join(", ")
                 ));
             }
             if !seen.insert((&limit.class, limit.window_s)) {

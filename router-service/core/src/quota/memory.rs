@@ -63,13 +63,16 @@ impl Memory {
         }
     }
 
-    /// The same after another was lost: every tenant is fenced from `now_ms` on.
+    /// Notes that what another store had counted is lost: every tenant is fenced from
+    /// the first time on that this is said.
+    pub fn lost(&mut self, now_ms: u64) {
+        self.lost_at_ms.get_or_insert(now_ms);
+    }
+
+    /// The epoch of its answers.
     #[must_use]
-    pub fn after_loss(epoch: String, now_ms: u64) -> Self {
-        Self {
-            lost_at_ms: Some(now_ms),
-            ..Self::new(epoch)
-        }
+    pub fn epoch(&self) -> &str {
+        &self.epoch
     }
 
     /// Grants a lease, or says when. `now_ms` is of a clock that never leaps.

@@ -16,8 +16,8 @@ const PARTS: u64 = 240;
 /// The shortest sub-window, in milliseconds.
 const PART_MIN_MS: u64 = 10;
 
-/// The shortest life of a lease, in milliseconds.
-const LIFE_MIN_MS: u64 = 50;
+/// The shortest life of a lease, in milliseconds: as long as a call may take.
+const LIFE_MIN_MS: u64 = 250;
 
 /// The sub-window d of a window, in milliseconds.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn part_ms(window_ms: u64) -> u64 {
 }
 
 /// The longest life of a lease under a window, in milliseconds: a thirtieth of
-/// it, within bounds, so that a window of a second still admits nine tenths.
+/// it, within bounds, so that a window of a second still admits most of it.
 #[must_use]
 pub fn life_max_ms(window_ms: u64) -> u64 {
     (window_ms / 30).clamp(LIFE_MIN_MS, u64::from(LIFE_MAX_MS))

@@ -1,13 +1,9 @@
 //! The quota service by HTTP, for filters: a protobuf body in, one out.
 
-use std::sync::Arc;
-
 use axum::{
-    Router,
     body::Bytes,
-    extract::{Request, State},
-    response::Response,
-    routing::{any, get},
+    extract::Request,
+    response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
 use prost::Message;
@@ -17,44 +13,37 @@ use weir_wire::quota::{ACQUIRE_PATH, CLOSE_PATH};
 use super::service::{Failed, Service};
 use crate::callout::{Gate, Refused, message};
 
-struct Listener<S> {
-    service: Arc<Service<S>>,
-    gate: Gate,
-}
-
-/// The paths of the service.
-pub fn routes<S: QuotaStore>(service: Arc<Service<S>>, gate: Gate) -> Router {
-    let limit = gate.body_limit();
-    Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route(ACQUIRE_PATH, any(acquire::<S>))
-        .route(CLOSE_PATH, any(close::<S>))
-        .layer(limit)
-        .with_state(Arc::new(Listener { service, gate }))
+/// Answers on the paths of the service. They are few and asked often: a router of
+/// axum's own would cost more than what they do.
+pub async fn answer<S: QuotaStore>(
+    service: &Service<S>,
+    gate: &Gate,
+    request: Request,
+) -> Response {
+    match request.uri().path() {
+        ACQUIRE_PATH => message(acquire(service, gate, request).await),
+        CLOSE_PATH => message(close(service, gate, request).await),
+        "/healthz" => "ok".into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn acquire<S: QuotaStore>(
-    State(listener): State<Arc<Listener<S>>>,
+    service: &Service<S>,
+    gate: &Gate,
     request: Request,
-) -> Response {
-    let Listener { service, gate } = &*listener;
-    let answer = async {
-        let asked = gate.read(request, "AcquireRequest").await?;
-        encoded(service.acquire(asked).await)
-    };
-    message(answer.await)
+) -> Result<Bytes, Refused> {
+    let asked = gate.read(request, "AcquireRequest").await?;
+    encoded(service.acquire(asked).await)
 }
 
 async fn close<S: QuotaStore>(
-    State(listener): State<Arc<Listener<S>>>,
+    service: &Service<S>,
+    gate: &Gate,
     request: Request,
-) -> Response {
-    let Listener { service, gate } = &*listener;
-    let answer = async {
-        let asked = gate.read(request, "CloseRequest").await?;
-        encoded(service.close(asked).await)
-    };
-    message(answer.await)
+) -> Result<Bytes, Refused> {
+    let asked = gate.read(request, "CloseRequest").await?;
+    encoded(service.close(asked).await)
 }
 
 fn encoded(answer: Result<impl Message, Failed>) -> Result<Bytes, Refused> {

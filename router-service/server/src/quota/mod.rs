@@ -162,25 +162,33 @@ async fn routes<S: QuotaStore>(
         .add_service(grpc::behind(gate.clone(), quota))
         .add_service(grpc::behind(gate.clone(), rate_limits))
         .into_axum_router();
-    let both = Both {
+    let limit = gate.body_limit();
+    let all = All {
         grpc,
-        http: http::routes(service, gate),
+        service,
+        gate,
     };
-    let routes = Router::new().fallback(either).with_state(Arc::new(both));
+    let routes = Router::new()
+        .fallback(answer::<S>)
+        .layer(limit)
+        .with_state(Arc::new(all));
     Ok((health, routes))
 }
 
 /// gRPC and HTTP, whose paths are the same.
-struct Both {
+struct All<S> {
     grpc: Router,
-    http: Router,
+    service: Arc<Service<S>>,
+    gate: Gate,
 }
 
-async fn either(State(both): State<Arc<Both>>, request: Request<Body>) -> Response {
+async fn answer<S: QuotaStore>(State(all): State<Arc<All<S>>>, request: Request<Body>) -> Response {
     let content_type = request.headers().get(::http::header::CONTENT_TYPE);
     let is_grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    let routes = if is_grpc { &both.grpc } else { &both.http };
-    let Ok(response) = routes.clone().oneshot(request).await;
+    if !is_grpc {
+        return http::answer(&all.service, &all.gate, request).await;
+    }
+    let Ok(response) = all.grpc.clone().oneshot(request).await;
     response
 }
 

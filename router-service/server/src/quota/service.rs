@@ -68,7 +68,9 @@ impl<S: QuotaStore> Service<S> {
 
     /// Takes a lease of what so many share.
     pub async fn take(&self, wish: Wish, gateways: u32) -> Result<AcquireResponse, Failed> {
-        let (tenant, class) = (wish.tenant.clone(), wish.class.clone());
+        // Cloned for the log alone, which is seldom that detailed.
+        let told_of = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| (wish.tenant.clone(), wish.class.clone()));
         // Not held while the store is asked: a new state would wait for it.
         let tenants = Arc::clone(&self.tenants.borrow());
         let response = match self.plans.resolve(wish, &tenants, gateways) {
@@ -84,8 +86,10 @@ impl<S: QuotaStore> Service<S> {
                 response
             }
         };
-        let outcome = response.outcome().as_str_name();
-        tracing::debug!(%tenant, class, outcome, granted = response.granted, "asked");
+        if let Some((tenant, class)) = told_of {
+            let outcome = response.outcome().as_str_name();
+            tracing::debug!(%tenant, class, outcome, granted = response.granted, "asked");
+        }
         Ok(response)
     }
 

@@ -5,15 +5,19 @@
 -- KEYS[1] is weir:q:{tenant}:m. The tenant's other keys have its prefix, so they
 -- are in the same slot of a cluster; they can't all be named beforehand, because
 -- a lease alone knows which counters it is in. Several values in one are packed by
--- cmsgpack, which is quicker than text and gives numbers back as numbers.
---   m                    the marker: identity, leap, since, is_fenced, epoch, seen
+-- `struct`: numbers are doubles, eight bytes each, and need not be read from text.
+--   m                    the marker: MARKER
 --   c:<window>:<class>   a counter: <slot> = count; s = sum, lo, hi over all slots
---   l:<id>               a lease: granted, t, life; name, window, part of each
---                        counter that it is in. Empty where it is closed
+--   l:<id>               a lease: granted, t, life; then LIMIT of each counter that
+--                        it is in. Empty where it is closed
 --
--- What costs here are the calls, a microsecond each. So a counter is read by one
--- and written by one: its slots are changed in `held` and stored at the end.
+-- A call costs a microsecond here, and about the same what goes on between two of
+-- them. So a counter is read by one and written by one: its slots are changed in
+-- `held` and stored at the end. Tables are made as long as they usually become, and
+-- functions that are rarely needed where they are, for each run makes all anew.
 
+local MARKER = '>sdddsd' -- identity, leap, since, is fenced, epoch, seen
+local LIMIT = '>sdd' -- <window>:<class>, window, part
 local REMEMBERED_MS = 30000
 local FENCED_WINDOW_MAX_MS = 120000
 local LIFE_MAX_MS = 2000
@@ -21,15 +25,11 @@ local LIFE_MAX_MS = 2000
 local SLACK_MS = 2000
 -- A counter's time to live is set anew once for so many slots.
 local KEPT_SLOTS = 8
--- Of a longer value than 64 bytes, Redis finds a hash's fields by hashing; without,
--- by going through up to 512 of them. It takes more memory, so few slots have none.
+-- Over more slots than that, a counter gets a field that is longer than 64 bytes:
+-- Redis then finds fields by hashing, not by going through all of up to 512.
 local WIDE_SLOTS = 64
-local WIDE = string.rep('-', 65)
-local CLOSED = ''
 
-local call, pack, unpack_packed = redis.call, cmsgpack.pack, cmsgpack.unpack
-local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
-
+local call = redis.call
 local prefix = string.sub(KEYS[1], 1, -2)
 local now
 -- When what this script may grant is used up, so that its slot is read at once.
@@ -38,31 +38,33 @@ local counters = {}
 
 local function time_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + floor(time[2] / 1000)
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The name of a slot. Redis writes a number by %.17g, which takes as long as a call.
-local names = {}
-local function name_of(slot)
-  local name = names[slot]
-  if not name then
-    name = string.format('%d', slot)
-    names[slot] = name
+-- What the marker holds; nothing where there is none.
+local function read_marker()
+  local text = call('GET', KEYS[1])
+  if not text then
+    return nil
   end
-  return name
+  local is_ours, identity, leap, since, fenced, epoch, seen = pcall(struct.unpack, MARKER, text)
+  if not is_ours then
+    return '', 0, 0, false, '', 0
+  end
+  return identity, leap, since, fenced == 1, epoch, seen
 end
 
 -- The counts of slots first to last.
 local function counts(c, first, last)
-  local fields = {}
+  local names = {}
   for slot = first, last do
-    fields[#fields + 1] = name_of(slot)
+    names[#names + 1] = string.format('%d', slot)
   end
-  local found = call('HMGET', c.key, unpack(fields))
-  for i = 1, #fields do
+  local found = call('HMGET', c.key, unpack(names))
+  for i = 1, #names do
     found[i] = c.held[first + i - 1] or tonumber(found[i]) or 0
   end
-  return found
+  return found, names
 end
 
 local function forget(c)
@@ -72,7 +74,7 @@ end
 
 -- Takes off what counts no more. Each slot is read once in its life, here.
 local function expire(c)
-  local over = floor(now / c.part)
+  local over = math.floor(now / c.part)
   local farthest = now + c.window + LIFE_MAX_MS + c.part + SLACK_MS
   -- A slot that can't be yet is of before the clock went back: the fence of
   -- then covers it, and it would count until the clock is there again.
@@ -81,17 +83,12 @@ local function expire(c)
     return forget(c)
   end
   while c.lo <= over do
-    local last = min(over, c.lo + 255)
-    local gone = {}
-    for i, n in ipairs(counts(c, c.lo, last)) do
-      if n > 0 then
-        c.sum = c.sum - n
-        gone[#gone + 1] = name_of(c.lo + i - 1)
-      end
+    local last = math.min(over, c.lo + 255)
+    local found, names = counts(c, c.lo, last)
+    for _, n in ipairs(found) do
+      c.sum = c.sum - n
     end
-    if #gone > 0 then
-      call('HDEL', c.key, unpack(gone))
-    end
+    call('HDEL', c.key, unpack(names))
     c.lo, c.is_changed = last + 1, true
   end
 end
@@ -102,21 +99,28 @@ local function counter(name, window, part, a, b)
   if c then
     return c
   end
-  local key = prefix .. 'c:' .. name
-  local next = granted_until and ceil((granted_until + window) / part) or a
+  local key, next = prefix .. 'c:' .. name, a
+  if granted_until then
+    next = math.ceil((granted_until + window) / part)
+  end
   a, b = a or next, b or next
-  local found = call('HMGET', key, 's', name_of(next), name_of(a), name_of(b))
+  -- Redis writes a number by %.17g, which takes as long as a call.
+  local format = string.format
+  local next_name, a_name, b_name = format('%d', next), format('%d', a), format('%d', b)
+  local found = call('HMGET', key, 's', next_name, a_name, b_name)
   local sum, lo, hi = 0, 0, 0
   if found[1] then
-    sum, lo, hi = unpack_packed(found[1])
+    sum, lo, hi = struct.unpack('>ddd', found[1])
   end
   c = {
     key = key, window = window, part = part,
-    sum = sum, lo = lo, hi = hi, kept_hi = hi, changed = {},
+    sum = sum, lo = lo, hi = hi, kept_hi = hi, is_changed = false,
+    names = { [next] = next_name, [a] = a_name, [b] = b_name },
     held = {
       [next] = tonumber(found[2]) or 0, [a] = tonumber(found[3]) or 0,
       [b] = tonumber(found[4]) or 0,
     },
+    changed = { [next] = false, [a] = false, [b] = false },
   }
   counters[name] = c
   if sum > 0 then
@@ -125,57 +129,61 @@ local function counter(name, window, part, a, b)
   return c
 end
 
-local function held(c, slot)
-  local n = c.held[slot]
-  if not n then
-    n = tonumber(call('HGET', c.key, name_of(slot))) or 0
-    c.held[slot] = n
-  end
-  return n
-end
-
+-- Counts so many more in a slot that is not over; `by` may be below 0, but no more
+-- is taken off than is there.
 local function change(c, slot, by)
-  c.held[slot] = held(c, slot) + by
-  c.sum, c.changed[slot], c.is_changed = c.sum + by, true, true
-end
-
-local function add(c, slot, n)
-  if n <= 0 or slot * c.part <= now then
+  local held = c.held[slot]
+  if not held then
+    held = tonumber(call('HGET', c.key, slot)) or 0
+  end
+  if held + by < 0 then
+    by = -held
+  end
+  if by == 0 then
     return
   end
-  if c.sum == 0 then
+  if by > 0 and c.sum == 0 then
     c.lo, c.hi = slot, slot
-  else
-    c.lo, c.hi = min(c.lo, slot), max(c.hi, slot)
+  elseif by > 0 then
+    c.lo, c.hi = math.min(c.lo, slot), math.max(c.hi, slot)
   end
-  change(c, slot, n)
+  c.held[slot], c.changed[slot] = held + by, true
+  c.sum, c.is_changed = c.sum + by, true
 end
 
-local function subtract(c, slot, n)
-  n = min(n, held(c, slot))
-  if n > 0 then
-    change(c, slot, -n)
-  end
-end
-
--- The highest slot up to `hi` that holds something.
-local function highest(c)
-  local last = c.hi
-  -- What was not read was not changed.
-  if c.held[last] ~= 0 then
-    return last
-  end
-  while last > c.lo do
-    local first = max(c.lo, last - 32)
-    local found = counts(c, first, last - 1)
-    for i = #found, 1, -1 do
-      if found[i] > 0 then
-        return first + i - 1
+-- Takes leases back, each once: what is spent moves to the slot of its last use.
+-- They are packed: id, spent, age each.
+local function close_all(leases)
+  local at = 1
+  while at < #leases do
+    local id, spent, age
+    id, spent, age, at = struct.unpack('>c32dd', leases, at)
+    local key = prefix .. 'l:' .. id
+    local lease = call('GET', key)
+    if not lease then
+      -- It may still be on its way: it must not be granted then.
+      call('SET', key, '', 'PX', REMEMBERED_MS)
+    elseif lease ~= '' then
+      local granted, t, life, limit_at = struct.unpack('>ddd', lease)
+      local used_by = t + life
+      call('SET', key, '', 'PX', math.max(1, used_by + REMEMBERED_MS - now))
+      local closed_at = t + math.min(age + math.floor(age / 499) + 1, life)
+      while limit_at < #lease do
+        local name, window, part
+        name, window, part, limit_at = struct.unpack(LIMIT, lease, limit_at)
+        local later = math.ceil((used_by + window) / part)
+        local earlier = math.ceil((closed_at + window) / part)
+        local c = counter(name, window, part, later, earlier)
+        -- What is over was taken off with its slot.
+        if later * part > now then
+          change(c, later, -granted)
+          if earlier * part > now then
+            change(c, earlier, math.min(spent, granted))
+          end
+        end
       end
     end
-    last = first
   end
-  return c.lo
 end
 
 -- Writes what this script changed of a counter.
@@ -183,86 +191,35 @@ local function write(c)
   if c.sum <= 0 then
     return forget(c)
   end
-  -- Only now: what is taken off the last slot is often added behind it.
-  c.hi = highest(c)
-  local group = floor(c.hi / KEPT_SLOTS)
-  local is_kept = group == floor(c.kept_hi / KEPT_SLOTS)
-  local set, gone = { 's', pack(c.sum, c.lo, c.hi) }, {}
-  for slot in pairs(c.changed) do
-    local n = c.held[slot]
-    if n == 0 then
-      gone[#gone + 1] = name_of(slot)
-    elseif n then
-      set[#set + 1] = name_of(slot)
-      set[#set + 1] = n
+  -- The last slot, only now: what is taken off it is often added behind it. What
+  -- was not read was not changed.
+  while c.held[c.hi] == 0 and c.hi > c.lo do
+    local first = math.max(c.lo, c.hi - 32)
+    local found = counts(c, first, c.hi - 1)
+    local i = #found
+    while i > 1 and found[i] == 0 do
+      i = i - 1
+    end
+    c.hi, c.held[first + i - 1] = first + i - 1, found[i]
+  end
+  local set = { 'HSET', c.key, 's', struct.pack('>ddd', c.sum, c.lo, c.hi), 0, 0, 0, 0, 0, 0 }
+  local length = 4
+  for slot, is_changed in pairs(c.changed) do
+    if is_changed then
+      -- A slot of which nothing is left goes when it is over.
+      set[length + 1], set[length + 2] = c.names[slot] or slot, c.held[slot]
+      length = length + 2
     end
   end
+  local group = math.floor(c.hi / KEPT_SLOTS)
+  local is_kept = group == math.floor(c.kept_hi / KEPT_SLOTS)
   if not is_kept and c.hi - c.lo > WIDE_SLOTS then
-    set[#set + 1] = 'wide'
-    set[#set + 1] = WIDE
+    set[length + 1], set[length + 2] = 'wide', string.rep('-', 65)
+    length = length + 2
   end
-  call('HSET', c.key, unpack(set))
-  if #gone > 0 then
-    call('HDEL', c.key, unpack(gone))
-  end
+  call(unpack(set, 1, length))
   if not is_kept then
     call('PEXPIRE', c.key, (group + 1) * KEPT_SLOTS * c.part - now + SLACK_MS)
-  end
-end
-
-local function write_all()
-  for _, c in pairs(counters) do
-    if c.is_changed then
-      write(c)
-    end
-  end
-end
-
--- Takes a lease back, once: what is spent moves to the slot of its last use.
-local function close(id, spent, age)
-  local key = prefix .. 'l:' .. id
-  local text = call('GET', key)
-  if not text then
-    -- It may still be on its way: it must not be granted then.
-    call('SET', key, CLOSED, 'PX', REMEMBERED_MS)
-    return
-  end
-  if text == CLOSED then
-    return
-  end
-  local lease = { unpack_packed(text) }
-  local granted, t, life = lease[1], lease[2], lease[3]
-  local used_by = t + life
-  call('SET', key, CLOSED, 'PX', max(1, used_by + REMEMBERED_MS - now))
-  spent = min(spent, granted)
-  local closed_at = t + min(age + floor(age / 499) + 1, life)
-  for i = 4, #lease, 3 do
-    local window, part = lease[i + 1], lease[i + 2]
-    local later, earlier = ceil((used_by + window) / part), ceil((closed_at + window) / part)
-    local c = counter(lease[i], window, part, later, earlier)
-    -- What is over was taken off with its slot.
-    if later * part > now then
-      subtract(c, later, granted)
-      add(c, earlier, spent)
-    end
-  end
-end
-
--- Closes the leases that are packed into a text: id, spent, age each.
-local function close_all(text)
-  local at = 1
-  while at < #text do
-    local id, spent, age
-    id, spent, age, at = struct.unpack('>c32dd', text, at)
-    close(id, spent, age)
-  end
-end
-
--- What the marker holds, or nothing.
-local function read_marker()
-  local text = call('GET', KEYS[1])
-  if text then
-    return unpack_packed(text)
   end
 end
 

@@ -12,8 +12,9 @@ use redis::{
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{info, warn};
+use weir_wire::quota::EPOCH_TOLD_MS;
 
 use super::{
     RedisSettings, SettingsError,
@@ -80,6 +81,8 @@ struct State {
     is_connecting: bool,
     /// Of the last session.
     identity: Option<Identity>,
+    /// When data was last seen to be lost, or may have been.
+    lost_at: Option<Instant>,
 }
 
 /// Why there is no answer.
@@ -143,6 +146,13 @@ impl Link {
             .map_err(Fault::Redis)
     }
 
+    /// Whether so little time has passed since data was lost that somebody may have
+    /// been granted something that no marker tells of any more.
+    pub(super) fn lost_lately(&self) -> bool {
+        let lost_at = lock(&self.state).lost_at;
+        lost_at.is_some_and(|at| at.elapsed() < Duration::from_millis(EPOCH_TOLD_MS))
+    }
+
     /// Gives a session up, unless another one has taken its place.
     pub(super) fn give_up(&self, session: &Arc<Session>) {
         let mut state = lock(&self.state);
@@ -199,7 +209,9 @@ impl Link {
             false => looked.leap,
         };
         *identity = Identity { leap, ..looked };
-        lock(&self.state).identity = Some(identity.clone());
+        let mut state = lock(&self.state);
+        state.identity = Some(identity.clone());
+        state.lost_at = Some(Instant::now());
     }
 
     /// First the number and then the clock: who sees the old number with the new
@@ -208,7 +220,9 @@ impl Link {
         let mut identity = lock(&session.identity);
         if identity.leap != leap {
             identity.leap = leap;
-            lock(&self.state).identity = Some(identity.clone());
+            let mut state = lock(&self.state);
+            state.identity = Some(identity.clone());
+            state.lost_at = Some(Instant::now());
             self.clock.forget();
         }
     }
@@ -251,6 +265,11 @@ impl Link {
     async fn look(&self, on: &Connection, last: Option<&Identity>) -> RedisResult<Identity> {
         let (server, leap) = tokio::try_join!(self.server(on), self.leap(on))?;
         let mut identity = Identity { server, leap };
+        // A primary gets another line of replication where its first replica comes,
+        // and where the last has long gone: nothing is lost by that.
+        if let Some(last) = last.filter(|last| run(&last.server) == run(&identity.server)) {
+            identity.server.clone_from(&last.server);
+        }
         if let Some(last) = last.filter(|last| last.server == identity.server) {
             // The number may be lost with the node of a cluster that held it.
             identity.leap = identity.leap.max(last.leap);
@@ -334,7 +353,15 @@ async fn keep(connecting: Connecting, connected: oneshot::Sender<RedisResult<Arc
         Ok(session) => {
             info!("connected to the quota store");
             let mut state = lock(&link.state);
-            state.identity = Some(session.identity());
+            let identity = session.identity();
+            if state
+                .identity
+                .as_ref()
+                .is_some_and(|known| *known != identity)
+            {
+                state.lost_at = Some(Instant::now());
+            }
+            state.identity = Some(identity);
             state.session = Some(Arc::clone(session));
         }
         Err(error) => warn!(%error, "cannot connect to the quota store"),
@@ -376,6 +403,11 @@ fn endpoint(settings: &RedisSettings) -> Result<Endpoint, SettingsError> {
         .build()
         .map(|client| Endpoint::Cluster(Box::new(client)))
         .map_err(wrong)
+}
+
+/// The run in the identity of a server.
+fn run(server: &str) -> &str {
+    server.split_once(':').map_or(server, |(run, _)| run)
 }
 
 /// The value of a line of INFO.

@@ -111,23 +111,22 @@ impl Acquire<'_> {
         numbers.number(ask.gateways.max(1).into());
         numbers.number(ask.bounded_life_ms());
         numbers.number_or_minus_one(fenced_until_ms(&ask.limits, 0));
-        numbers.count(ask.limits.len());
+        let mut limits = Packed::default();
         for limit in &ask.limits {
             let window_ms = limit.window_ms();
             numbers.number(limit.requests.get().into());
-            numbers.number(window_ms);
-            numbers.number(part_ms(window_ms));
+            limits.text(&format!("{window_ms}:{}", limit.class));
+            limits.number(window_ms);
+            limits.number(part_ms(window_ms));
         }
         command
             .arg(&self.identity.server)
             .arg(self.epoch)
             .arg(&ask.epoch)
             .arg(hex(&ask.id))
-            .arg(numbers.0);
+            .arg(numbers.0)
+            .arg(limits.0);
         write_close(command, &ask.closing);
-        for limit in &ask.limits {
-            command.arg(format!("{}:{}", limit.window_ms(), limit.class));
-        }
     }
 }
 
@@ -157,8 +156,10 @@ impl Packed {
         self.0.extend_from_slice(&n.to_be_bytes());
     }
 
-    fn count(&mut self, n: usize) {
-        self.number(u64::try_from(n).unwrap_or(u64::MAX));
+    /// No zero byte is in any; one ends it.
+    fn text(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
     }
 }
 

@@ -184,6 +184,7 @@ impl Record {
             wanted,
             life_ms,
             first_sent_ms,
+            is_own: asking.own_call,
             epoch: match is_told {
                 true => String::from_utf8_lossy(epoch).into_owned(),
                 false => String::new(),

@@ -277,18 +277,74 @@ fn a_call_without_an_answer_is_made_again_by_its_name_until_that_is_stale() {
 }
 
 #[test]
-fn an_answer_that_comes_late_is_given_back_or_shortened() {
+fn an_answer_that_comes_late_is_given_back() {
     let mut gateway = Gateway::default();
     let call = gateway.take(1_000).call.unwrap();
     let closed = gateway.answer(&call, &lease(5), 2_991);
     assert_eq!((closed[0].id, closed[0].spent), (call.id, 0));
     assert!(!admits(&gateway.take(2_991)));
+}
+
+/// Two workers asked by the same name, because the first was held up so long that
+/// the second took it for gone: that is one lease.
+#[test]
+fn the_same_lease_is_not_held_twice() {
     let mut gateway = Gateway::holding(100, 1_000);
-    for id in [[71; 16], [72; 16]] {
-        let stray = Call { id, ..call.clone() };
-        let closed = gateway.answer(&stray, &lease(5), 1_001);
-        assert_eq!(closed.len(), usize::from(id == [72; 16]), "two places");
-    }
+    let call = Call {
+        is_own: false,
+        ..gateway.take(2_995).call.unwrap()
+    };
+    gateway.fail(&call);
+    let again = gateway.take(3_100).call.unwrap();
+    assert_eq!(again.id, call.id);
+    assert!(gateway.answer(&call, &lease(7), 3_101).is_empty());
+    assert!(gateway.answer(&again, &lease(7), 3_102).is_empty());
+    let admitted = (0..20).filter(|n| admits(&gateway.take(3_103 + n))).count();
+    assert_eq!(admitted, 7);
+}
+
+/// What was given up is refunded: it must not be spent as well.
+#[test]
+fn what_was_given_up_is_not_held() {
+    let mut gateway = Gateway::default();
+    let call = gateway.take(1_000).call.unwrap();
+    gateway.fail(&call);
+    let anew = gateway.take(2_000);
+    assert_eq!((anew.closed[0].id, anew.closed[0].spent), (call.id, 0));
+    assert!(gateway.answer(&call, &lease(5), 2_001).is_empty());
+    assert_eq!(gateway.take(2_002).step, Step::Wait);
+    let next = anew.call.unwrap();
+    gateway.answer(&next, &lease(1), 2_003);
+    assert!(admits(&gateway.take(2_004)));
+}
+
+#[test]
+fn an_answer_that_says_nothing_is_none_and_none_holds_for_ever() {
+    let nothing = AcquireResponse::default();
+    assert!(!is_usable(&nothing));
+    assert!(!is_usable(&lease(0)));
+    let lifeless = AcquireResponse {
+        life_ms: 0,
+        ..lease(5)
+    };
+    assert!(!is_usable(&lifeless) && is_usable(&lease(5)));
+    let mut gateway = Gateway::default();
+    let call = gateway.take(1_000).call.unwrap();
+    let long = AcquireResponse {
+        life_ms: u32::MAX,
+        ..lease(u32::MAX)
+    };
+    gateway.answer(&call, &long, 1_000);
+    assert!(admits(&gateway.take(1_001)));
+    assert!(!admits(&gateway.take(2_991)));
+    let mut gateway = Gateway::default();
+    let call = gateway.take(1_000).call.unwrap();
+    gateway.answer(&call, &told(Outcome::Denied, u32::MAX, u64::MAX), 1_000);
+    let refused = Step::Refuse {
+        retry_at_ms: 1_000 + RETRY_MAX_MS,
+    };
+    assert_eq!(gateway.take(1_001).step, refused);
+    assert_eq!(gateway.take(11_000).step, Step::Wait);
 }
 
 #[test]

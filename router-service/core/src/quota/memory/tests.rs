@@ -158,7 +158,9 @@ fn a_gateway_that_knew_another_store_fences_the_tenant() {
 
 #[test]
 fn after_a_loss_all_are_fenced() {
-    let mut store = Memory::after_loss("e2".to_owned(), 5_000);
+    let mut store = Memory::new("e2".to_owned());
+    store.lost(5_000);
+    store.lost(6_000);
     let fenced = store.acquire(&ask(1, 1, &[limit(10, 60)]), 66_999);
     assert_eq!(fenced.granted, Granted::Fenced { until_in_ms: 1 });
     assert_eq!(
