@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_millis(30);
 
 /// Of a subject's rounds, the one that so many of a hundred are quicker than:
 /// what others on the machine do only ever adds to a round.
-const QUIET_PERCENT: usize = 10;
+pub const QUIET_PERCENT: usize = 10;
 
 /// A filter that does nothing, as every wasm filter of Envoy begins.
 const NOTHING: &str = r#"(module

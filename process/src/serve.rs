@@ -21,6 +21,11 @@ use tower::ServiceExt as _;
 /// that has no body.
 const HEADERS_MAX_BYTES: u32 = 128 << 10;
 
+/// Streams that were reset before they were looked at, on one connection; beyond
+/// that it is cut. Behind a gateway one connection is that of all clients: those that
+/// leave at once must not take the others with them.
+const RESETS_MAX: usize = 4_096;
+
 /// How long the headers of a request over HTTP/1.1 may take.
 const HEADERS_TIME: Duration = Duration::from_secs(30);
 
@@ -102,7 +107,8 @@ fn spawn<F, E>(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADERS_MAX_BYTES);
+        .max_header_list_size(HEADERS_MAX_BYTES)
+        .max_pending_accept_reset_streams(RESETS_MAX);
     let connection = builder
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .into_owned();

@@ -61,7 +61,7 @@ pub struct RedisSettings {
     /// password is percent-encoded. Several, separated by commas, for a cluster.
     ///
     /// An ACL user needs `~weir:* +eval +evalsha +get +set +del +hget +hmget +hset
-    /// +hdel +hincrby +pexpire +time +info`; with a `db` `+select`, in a cluster
+    /// +hdel +pexpire +time +info`; with a `db` `+select`, in a cluster
     /// `+cluster|slots`. Redis 5 or later, with the policy `noeviction`: a count that
     /// is evicted is admitted again.
     pub url: String,

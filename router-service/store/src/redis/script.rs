@@ -103,7 +103,7 @@ pub(super) struct Acquire<'a> {
 impl Acquire<'_> {
     pub(super) fn write(&self, command: &mut Cmd) {
         let ask = self.ask;
-        let mut numbers = Packed::default();
+        let mut numbers = Packed::for_numbers(ask.limits.len().saturating_add(7));
         numbers.number(self.identity.leap);
         numbers.number(self.bounds.low_ms.unsigned_abs());
         numbers.number(self.bounds.high_ms.unsigned_abs());
@@ -111,7 +111,7 @@ impl Acquire<'_> {
         numbers.number(ask.gateways.max(1).into());
         numbers.number(ask.bounded_life_ms());
         numbers.number_or_minus_one(fenced_until_ms(&ask.limits, 0));
-        let mut limits = Packed::default();
+        let mut limits = Packed::for_numbers(ask.limits.len().saturating_mul(5));
         for limit in &ask.limits {
             let window_ms = limit.window_ms();
             numbers.number(limit.requests.get().into());
@@ -123,7 +123,7 @@ impl Acquire<'_> {
             .arg(&self.identity.server)
             .arg(self.epoch)
             .arg(&ask.epoch)
-            .arg(hex(&ask.id))
+            .arg(hex(&ask.id).collect::<Vec<u8>>())
             .arg(numbers.0)
             .arg(limits.0);
         write_close(command, &ask.closing);
@@ -132,9 +132,9 @@ impl Acquire<'_> {
 
 /// What `close.lua` is asked.
 pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
-    let mut packed = Packed::default();
+    let mut packed = Packed::for_numbers(closing.len().saturating_mul(6));
     for closing in closing {
-        packed.0.extend_from_slice(hex(&closing.id).as_bytes());
+        packed.0.extend(hex(&closing.id));
         packed.number(closing.spent.into());
         packed.number(closing.age_ms.min(AGE_MAX_MS));
     }
@@ -142,10 +142,14 @@ pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
 }
 
 /// What Lua's `struct.unpack` takes apart: numbers are doubles, high byte first.
-#[derive(Default)]
 struct Packed(Vec<u8>);
 
 impl Packed {
+    /// With room for about so many.
+    fn for_numbers(count: usize) -> Self {
+        Self(Vec::with_capacity(count.saturating_mul(size_of::<f64>())))
+    }
+
     /// Exact up to 2^53.
     fn number(&mut self, n: u64) {
         self.0.extend_from_slice(&(n as f64).to_be_bytes());
@@ -163,8 +167,14 @@ impl Packed {
     }
 }
 
-fn hex(id: &LeaseId) -> String {
-    format!("{:032x}", u128::from_be_bytes(*id))
+/// In small letters. Each call names some leases, and `{:032x}` takes its time.
+fn hex(id: &LeaseId) -> impl Iterator<Item = u8> {
+    let digit = |n: u8| match n {
+        0..=9 => b'0'.wrapping_add(n),
+        _ => b'a'.wrapping_add(n.wrapping_sub(10)),
+    };
+    id.iter()
+        .flat_map(move |byte| [digit(byte >> 4), digit(byte & 0xf)])
 }
 
 /// What `acquire.lua` answers.

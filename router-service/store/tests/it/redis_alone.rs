@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the documentation of [`RedisSettings`] says.
-const RIGHTS: &str = "+eval +evalsha +get +set +del +hget +hmget +hset +hdel +hincrby +pexpire \
+const RIGHTS: &str = "+eval +evalsha +get +set +del +hget +hmget +hset +hdel +pexpire \
                       +time +info";
 
 #[tokio::test]
