@@ -178,6 +178,7 @@ fn without_the_service_the_policy_decides() {
     for f in [denies, counts, allows] {
         assert!(f.gateway.counter("weir_rate_limit_degraded") > 0);
         // The service is asked now and then, not by every request.
-        assert!(f.gateway.counter("weir_rate_limit_calls") < 20);
+        let calls = f.gateway.counter("weir_rate_limit_calls");
+        assert!(calls < 40, "{calls}");
     }
 }

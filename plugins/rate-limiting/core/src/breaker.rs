@@ -7,6 +7,10 @@ const FAILURES: u32 = 2;
 /// at once fail at once, which says no more than one.
 const FAILING_MS: u64 = 300;
 
+/// How long nothing is asked after a failure before that, in milliseconds: a service
+/// that refuses at once would be asked a thousand times a second.
+const PAUSE_MS: u64 = 50;
+
 /// How long nothing is asked then, in milliseconds, and half of it again by chance.
 const OPEN_MS: u64 = 1_000;
 
@@ -31,7 +35,7 @@ impl Breaker {
     /// otherwise.
     #[must_use]
     pub fn may_call(&self, now_ms: u64) -> bool {
-        self.is_closed() || (!self.is_probing && now_ms >= self.open_until_ms)
+        now_ms >= self.open_until_ms && (self.is_closed() || !self.is_probing)
     }
 
     /// A call is made.
@@ -53,7 +57,10 @@ impl Breaker {
         let failing_ms = now_ms.saturating_sub(self.since_ms);
         self.is_open |= self.failures >= FAILURES && failing_ms >= FAILING_MS;
         self.is_probing = false;
-        let pause_ms = OPEN_MS.saturating_add(random % (OPEN_MS / 2));
+        let pause_ms = match self.is_open {
+            true => OPEN_MS.saturating_add(random % (OPEN_MS / 2)),
+            false => PAUSE_MS,
+        };
         self.open_until_ms = now_ms.saturating_add(pause_ms);
     }
 }
@@ -70,7 +77,7 @@ mod tests {
         let mut breaker = Breaker::default();
         breaker.called();
         breaker.failed(1_000, 0);
-        assert!(breaker.is_closed() && breaker.may_call(1_000));
+        assert!(breaker.is_closed() && !breaker.may_call(1_049) && breaker.may_call(1_050));
         breaker.called();
         breaker.failed(1_100, 499);
         assert!(breaker.is_closed(), "at once");

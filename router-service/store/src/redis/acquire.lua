@@ -69,16 +69,29 @@ end
 local granted = math.min(math.max(1, math.floor(free / (2 * gateways))), free, wanted)
 local fenced_until = is_fenced and fence_ms >= 0 and since + fence_ms or 0
 local may_grant = granted > 0 and fenced_until <= now
-local lease_key = prefix .. 'l:' .. ARGV[4]
-local kind, a, b = LEASE, granted, life
--- One call writes the lease, and finds it where it was asked for before.
-if may_grant and call('SET', lease_key, struct.pack('>ddd', granted, now, life) .. ARGV[6],
-    'NX', 'PX', life + REMEMBERED_MS) then
+local function count_granted(sign)
   for i = 1, count do
     local c = limits[i]
-    change(c, math.ceil((granted_until + c.window) / c.part), granted)
+    change(c, math.ceil((granted_until + c.window) / c.part), sign * granted)
   end
-else
+end
+
+local lease_key = prefix .. 'l:' .. ARGV[4]
+local kind, a, b = LEASE, granted, life
+-- It is counted before there is a lease: what fails between may cost some of the
+-- limit, and never admits more. One call then writes the lease, and finds it where
+-- it was asked for before.
+if may_grant then
+  count_granted(1)
+end
+write_all()
+if not (may_grant and call('SET', lease_key,
+    struct.pack('>ddd', granted, now, life) .. ARGV[6], 'NX', 'PX', life + REMEMBERED_MS)) then
+  if may_grant then
+    count_granted(-1)
+    write_all()
+  end
+
   -- When at least one more may be granted under all limits, at the earliest.
   local function free_at()
     local at = now
@@ -111,11 +124,6 @@ else
   end
 end
 
-for _, c in pairs(counters) do
-  if c.is_changed then
-    write(c)
-  end
-end
 local answer = { kind, a, b, epoch, time, 0, 0 }
 for i = 1, count do
   local c = limits[i]

@@ -3,9 +3,5 @@
 local _, _, _, _, _, seen = read_marker()
 now = math.max(time_ms(), seen or 0)
 close_all(ARGV[1])
-for _, c in pairs(counters) do
-  if c.is_changed then
-    write(c)
-  end
-end
+write_all()
 return 0

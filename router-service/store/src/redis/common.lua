@@ -129,8 +129,8 @@ local function counter(name, window, part, a, b)
   return c
 end
 
--- Counts so many more in a slot that is not over; `by` may be below 0, but no more
--- is taken off than is there.
+-- Counts so many more in a slot; `by` may be below 0, but no more is taken off than
+-- is there.
 local function change(c, slot, by)
   local held = c.held[slot]
   if not held then
@@ -177,7 +177,8 @@ local function close_all(leases)
         -- What is over was taken off with its slot.
         if later * part > now then
           change(c, later, -granted)
-          if earlier * part > now then
+          -- A close alone keeps no `seen`: time may yet go back to where it counts.
+          if earlier * part > now or not granted_until then
             change(c, earlier, math.min(spent, granted))
           end
         end
@@ -220,6 +221,16 @@ local function write(c)
   call(unpack(set, 1, length))
   if not is_kept then
     call('PEXPIRE', c.key, (group + 1) * KEPT_SLOTS * c.part - now + SLACK_MS)
+    c.kept_hi = c.hi
+  end
+end
+
+local function write_all()
+  for _, c in pairs(counters) do
+    if c.is_changed then
+      c.is_changed = false
+      write(c)
+    end
   end
 end
 
