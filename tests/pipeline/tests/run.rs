@@ -28,7 +28,7 @@ fn weir_run(folder: &Path, verb: &str) -> Command {
     }
     command
         .env("WEIR_GATEWAYS", "2")
-        .env("REDIS_URL", "redis://nowhere");
+        .env("DATABASE_URL", "postgres://nowhere");
     command
 }
 
@@ -131,7 +131,7 @@ fn a_run_serves_bills_and_stops_at_ctrl_c() {
     assert!(child.wait().unwrap().success());
     check_gone(&endpoints, &folder);
     let output = fs::read_to_string(folder.with_extension("out")).unwrap();
-    assert!(output.contains("REDIS_URL is not used yet"), "{output}");
+    assert!(output.contains("DATABASE_URL is not used yet"), "{output}");
     assert!(output.contains("curl http://127.0.0.1:"), "{output}");
 }
 
