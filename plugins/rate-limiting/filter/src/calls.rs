@@ -1,18 +1,14 @@
 //! The calls to the quota service, as bytes.
 
-use std::time::Duration;
-
 use prost::Message as _;
-use proxy_wasm::{
-    hostcalls,
-    types::{BufferType, Status},
+use weir_plugin_host::{
+    callout::{self, Service},
+    clock, headers,
 };
-use weir_plugin_host::{clock, headers};
 use weir_rate_limiting_core::lease::{self, Call, Closed};
 use weir_wire::{
     proto::quota::{AcquireRequest, AcquireResponse, CloseRequest, ClosedLease},
     quota::{ACQUIRE_PATH, CLOSE_PATH},
-    usage::PROTO_CONTENT_TYPE,
 };
 
 use crate::{
@@ -27,7 +23,7 @@ pub const CLOSED_MAX: usize = 64;
 const ANSWER_MAX_BYTES: usize = 16 << 10;
 
 /// Asks for a lease, from the context that is in effect.
-pub fn acquire(state: &State, subject: &Subject, call: &Call) -> Result<u32, Status> {
+pub fn acquire(state: &State, subject: &Subject, call: &Call) -> Option<u32> {
     let now_ms = clock::monotonic_ms();
     let closed = state.take_reports(&subject.tenant, CLOSED_MAX);
     let request = AcquireRequest {
@@ -46,14 +42,14 @@ pub fn acquire(state: &State, subject: &Subject, call: &Call) -> Result<u32, Sta
     };
     state.metrics.calls.increment();
     let sent = send(state, ACQUIRE_PATH, &request.encode_to_vec());
-    if sent.is_err() {
+    if sent.is_none() {
         state.report(&subject.tenant, &closed);
     }
     sent
 }
 
 /// Gives leases back, from the context that is in effect.
-pub fn close(state: &State, closed: &[(String, Closed)]) -> Result<u32, Status> {
+pub fn close(state: &State, closed: &[(String, Closed)]) -> Option<u32> {
     let now_ms = clock::monotonic_ms();
     let request = CloseRequest {
         closed: closed.iter().map(|(t, c)| told(t, c, now_ms)).collect(),
@@ -67,10 +63,7 @@ pub fn answer(num_headers: usize, size: usize) -> Option<AcquireResponse> {
     if headers::callout_status(num_headers) != Some(200) {
         return None;
     }
-    let size = size.min(ANSWER_MAX_BYTES);
-    let body = hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size);
-    let body = body.ok().flatten().unwrap_or_default();
-    AcquireResponse::decode(body.as_slice())
+    AcquireResponse::decode(callout::body(size, ANSWER_MAX_BYTES).as_slice())
         .ok()
         .filter(lease::is_usable)
 }
@@ -84,22 +77,13 @@ fn told(tenant: &str, closed: &Closed, now_ms: u64) -> ClosedLease {
     }
 }
 
-fn send(state: &State, path: &str, body: &[u8]) -> Result<u32, Status> {
-    let Some(quota) = &state.config.quota else {
-        return Err(Status::NotFound);
+fn send(state: &State, path: &str, body: &[u8]) -> Option<u32> {
+    let quota = state.config.quota.as_ref()?;
+    let service = Service {
+        cluster: &quota.cluster,
+        authority: quota.authority.as_deref().unwrap_or(&quota.cluster),
+        authorization: &state.authorization,
+        timeout_ms: quota.timeout_ms,
     };
-    let authority = quota.authority.as_deref().unwrap_or(&quota.cluster);
-    hostcalls::dispatch_http_call(
-        &quota.cluster,
-        vec![
-            (":method", "POST"),
-            (":path", path),
-            (":authority", authority),
-            ("content-type", PROTO_CONTENT_TYPE),
-            ("authorization", &state.authorization),
-        ],
-        Some(body),
-        vec![],
-        Duration::from_millis(quota.timeout_ms),
-    )
+    service.post(path, body)
 }

@@ -75,11 +75,11 @@ impl Request {
         self.own_calls = self.own_calls.saturating_add(1);
         self.state.calls();
         match calls::acquire(&self.state, subject, &call) {
-            Ok(_) => {
+            Some(_) => {
                 self.own = Some(call);
                 Action::Pause
             }
-            Err(_) => {
+            None => {
                 failed(&self.state, subject, &call);
                 act(unavailable(&self.state, subject, &self.shown, &[], None))
             }
@@ -276,7 +276,7 @@ fn refuse(
     state: &State,
     subject: &Subject,
     shown: &Shown,
-    mut limits: Vec<Told>,
+    limits: Vec<Told>,
     retry_at_ms: u64,
 ) -> Decided {
     if state.config.shadow {
@@ -287,7 +287,7 @@ fn refuse(
     let now_ms = clock::monotonic_ms();
     let wait_s = shown::retry_after_s(retry_at_ms, now_ms);
     let reached: Vec<String> = limits
-        .iter_mut()
+        .iter()
         .filter(|limit| limit.remaining == 0)
         .map(|limit| format!("{} requests in {} s", limit.requests, limit.window_s))
         .collect();

@@ -11,6 +11,7 @@ use proxy_wasm::{
 use weir_plugin_host::{
     clock, config, headers,
     shared::{self, Change},
+    turn,
 };
 use weir_rate_limiting_core::lease::{self, Closed};
 
@@ -31,11 +32,6 @@ const TICK_MS: u64 = 100;
 /// So long after it was granted the service still remembers a lease, in
 /// milliseconds.
 const TOLD_MS: u64 = 30_000;
-
-/// The most requests that go on, or are answered, and the most calls that are made
-/// in one turn. Envoy does each such thing inside of the one before, and a worker's
-/// stack has an end; more have the next turn, a millisecond later.
-const TURN_MAX: usize = 32;
 
 enum Outstanding {
     Acquire(Queued),
@@ -69,15 +65,15 @@ impl Root {
     fn make_calls(&mut self, state: &State) {
         let queue: Vec<Queued> = {
             let mut queue = state.queue.borrow_mut();
-            let count = queue.len().min(TURN_MAX);
+            let count = queue.len().min(turn::MAX);
             queue.drain(..count).collect()
         };
         for queued in queue {
             match calls::acquire(state, &queued.subject, &queued.call) {
-                Ok(call) => {
+                Some(call) => {
                     self.calls.insert(call, Outstanding::Acquire(queued));
                 }
-                Err(_) => request::failed(state, &queued.subject, &queued.call),
+                None => request::failed(state, &queued.subject, &queued.call),
             }
         }
     }
@@ -103,10 +99,10 @@ impl Root {
         }
         self.told_ms = now_ms;
         match calls::close(state, &batch) {
-            Ok(call) => {
+            Some(call) => {
                 self.calls.insert(call, Outstanding::Close(batch));
             }
-            Err(_) => give_back(state, batch),
+            None => give_back(state, batch),
         }
     }
 
@@ -127,29 +123,13 @@ impl Root {
                     now
                 }
             };
-            let mut ready = Vec::new();
-            let mut still = Vec::new();
-            for one in waiting.drain(..) {
-                let may = ready.len() < TURN_MAX;
-                match may && (one.until_ms <= now_ms || is_settled(&one.subject.key)) {
-                    true => ready.push(one),
-                    false => still.push(one),
-                }
-            }
-            *waiting = still;
-            ready
+            turn::take(&mut waiting, |one| {
+                one.until_ms <= now_ms || is_settled(&one.subject.key)
+            })
         };
-        let (any, count) = (!ready.is_empty(), ready.len());
-        for one in ready {
-            // An error says that its client has left.
-            if hostcalls::set_effective_context(one.id).is_ok() {
-                resume_one(state, one, now_ms);
-            }
-        }
-        if any {
-            let _ = hostcalls::set_effective_context(self.id);
-        }
-        self.is_full.set(count == TURN_MAX);
+        let resume = |one| resume_one(state, one, now_ms);
+        let is_full = turn::run(self.id, ready, |one| one.id, resume);
+        self.is_full.set(is_full);
     }
 
     /// Closes leases of tenants that do not ask any more.
@@ -227,7 +207,7 @@ impl Context for Root {
                     None => request::failed(&state, &subject, &call),
                 }
                 self.resume(&state, clock::monotonic_ms());
-                state.tick_in(self.next_tick_ms(&state));
+                state.tick.every(self.next_tick_ms(&state));
             }
             Outstanding::Close(batch) => {
                 // What the service refuses it refuses again.
@@ -245,7 +225,7 @@ impl RootContext for Root {
         let loaded = State::load(self.get_plugin_configuration());
         config::accept(loaded.map(|state| {
             if state.config.quota.is_some() {
-                state.tick_in(TICK_MS);
+                state.tick.every(TICK_MS);
             }
             self.state = Some(Rc::new(state));
         }))
@@ -261,7 +241,7 @@ impl RootContext for Root {
         self.sweep(&state, now_ms);
         self.tell_closed(&state, now_ms);
         // What was resumed may have asked for more.
-        state.tick_in(self.next_tick_ms(&state));
+        state.tick.every(self.next_tick_ms(&state));
     }
 
     fn get_type(&self) -> Option<ContextType> {

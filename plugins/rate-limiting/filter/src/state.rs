@@ -11,6 +11,7 @@ use weir_plugin_host::{
     clock::{self, Randomness},
     config,
     shared::{self, Change},
+    turn::Tick,
 };
 use weir_rate_limiting_core::{
     Config,
@@ -93,7 +94,7 @@ pub struct State {
     pub closed: RefCell<VecDeque<(String, Closed)>>,
     /// When to look after which record.
     pub sweeps: RefCell<BTreeMap<String, (u64, String)>>,
-    pub tick_ms: Cell<u64>,
+    pub tick: Tick,
     /// When something was said of requests last, and how often it was not since.
     pub said: Cell<(u64, u64)>,
 }
@@ -121,7 +122,7 @@ impl State {
             waiting: RefCell::default(),
             closed: RefCell::default(),
             sweeps: RefCell::default(),
-            tick_ms: Cell::new(0),
+            tick: Tick::default(),
             said: Cell::new((0, 0)),
         })
     }
@@ -204,7 +205,7 @@ impl State {
             subject: subject.clone(),
             call,
         });
-        self.tick_in(1);
+        self.tick.every(1);
     }
 
     /// Lets a request wait; false where too many do.
@@ -250,14 +251,6 @@ impl State {
         sweeps
             .entry(subject.key.clone())
             .or_insert_with(|| (at_ms, subject.tenant.clone()));
-    }
-
-    /// Ticks after so many milliseconds, and then as often.
-    pub fn tick_in(&self, ms: u64) {
-        if self.tick_ms.replace(ms) != ms {
-            let period = std::time::Duration::from_millis(ms);
-            let _ = proxy_wasm::hostcalls::set_tick_period(period);
-        }
     }
 }
 

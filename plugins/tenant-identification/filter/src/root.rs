@@ -6,20 +6,23 @@ use std::{collections::HashMap, rc::Rc, time::Duration};
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
-    types::{BufferType, ContextType, LogLevel},
+    types::{ContextType, LogLevel},
 };
-use weir_plugin_host::{clock, config, headers};
+use weir_plugin_host::{
+    callout::{self, Service},
+    clock, config, headers, turn,
+};
 use weir_tenant_identification_core::{
     Decision,
     jwt::{Ask, Fetch},
     tenants::{Answer, Follower, Outcome, Step},
 };
-use weir_wire::{directory::SNAPSHOT_PATH, usage::PROTO_CONTENT_TYPE};
+use weir_wire::directory::SNAPSHOT_PATH;
 
 use crate::{
     NAME,
     request::{self, Request},
-    state::State,
+    state::{State, Waiting},
 };
 
 /// Between two looks where issuers' keys are fetched: how long a request that
@@ -31,10 +34,6 @@ const MORE_MS: u64 = 1;
 
 /// Between two looks where nothing is fetched, for the cache's counters.
 const IDLE_MS: u64 = 1000;
-
-/// The most waiting requests that are decided on in one turn. Envoy does what each
-/// comes to inside of the one before, and a worker's stack has an end.
-const TURN_MAX: usize = 32;
 
 /// What an outstanding call is for.
 enum Call {
@@ -75,10 +74,8 @@ impl Root {
     }
 
     fn tick_in(&self, ms: u64) {
-        if let Some(state) = &self.state
-            && state.tick_ms.replace(ms) != ms
-        {
-            self.set_tick_period(Duration::from_millis(ms));
+        if let Some(state) = &self.state {
+            state.tick.every(ms);
         }
     }
 
@@ -131,21 +128,14 @@ impl Root {
 
     fn ask_directory(&self, state: &State, body: &[u8]) -> Option<u32> {
         let directory = state.directory.as_ref()?;
-        let authority = directory.config.authority.as_deref();
-        self.dispatch_http_call(
-            &directory.config.cluster,
-            vec![
-                (":method", "POST"),
-                (":path", SNAPSHOT_PATH),
-                (":authority", authority.unwrap_or(&directory.config.cluster)),
-                ("content-type", PROTO_CONTENT_TYPE),
-                ("authorization", &directory.authorization),
-            ],
-            Some(body),
-            vec![],
-            Duration::from_millis(directory.config.timeout_ms),
-        )
-        .ok()
+        let config = &directory.config;
+        let service = Service {
+            cluster: &config.cluster,
+            authority: config.authority.as_deref().unwrap_or(&config.cluster),
+            authorization: &directory.authorization,
+            timeout_ms: config.timeout_ms,
+        };
+        service.post(SNAPSHOT_PATH, body)
     }
 
     /// Fetches the keys that are due or asked for.
@@ -210,7 +200,7 @@ impl Root {
     /// Decides again on the requests whose issuer's fetch has ended, on so many in
     /// one turn; says whether there are more.
     fn resume(&self, state: &State, now_ms: u64) -> bool {
-        let ready: Vec<u32> = {
+        let ready: Vec<Waiting> = {
             let mut waiting = state.waiting.borrow_mut();
             if waiting.is_empty() {
                 return false;
@@ -223,27 +213,9 @@ impl Root {
                         .is_under_way(&state.board, issuers, issuer, now_ms)
                 })
                 .collect();
-            let (mut still, mut ready) = (Vec::new(), Vec::new());
-            for one in waiting.drain(..) {
-                let goes = ready.len() < TURN_MAX && under_way.get(one.issuer) != Some(&true);
-                match goes {
-                    true => ready.push(one),
-                    false => still.push(one),
-                }
-            }
-            *waiting = still;
-            ready.into_iter().map(|waiting| waiting.id).collect()
+            turn::take(&mut waiting, |one| under_way.get(one.issuer) != Some(&true))
         };
-        for id in &ready {
-            // An error says that its client has left.
-            if hostcalls::set_effective_context(*id).is_ok() {
-                resume_one(state);
-            }
-        }
-        if !ready.is_empty() {
-            let _ = hostcalls::set_effective_context(self.id);
-        }
-        ready.len() == TURN_MAX
+        turn::run(self.id, ready, |one| one.id, |_| resume_one(state))
     }
 
     fn report(&self, state: &State, now_ms: u64) {
@@ -308,16 +280,6 @@ fn resume_one(state: &State) {
 /// and of a page, so that what is too large is seen to be.
 const BODY_MAX_BYTES: usize = 128 << 10;
 
-fn callout_body(size: usize) -> Option<Vec<u8>> {
-    hostcalls::get_buffer(
-        BufferType::HttpCallResponseBody,
-        0,
-        size.min(BODY_MAX_BYTES),
-    )
-    .ok()
-    .flatten()
-}
-
 impl Context for Root {
     fn on_http_call_response(&mut self, call: u32, num_headers: usize, size: usize, _: usize) {
         let (Some(call), Some(state)) = (self.calls.remove(&call), self.state.clone()) else {
@@ -326,7 +288,7 @@ impl Context for Root {
         let now_ms = clock::monotonic_ms();
         let status = headers::callout_status(num_headers);
         // A call that broke off has no body that could be read.
-        let body = (status == Some(200)).then(|| callout_body(size).unwrap_or_default());
+        let body = (status == Some(200)).then(|| callout::body(size, BODY_MAX_BYTES));
         match call {
             Call::Keys(issuer) => {
                 self.keys_arrived(&state, issuer, body.as_deref(), now_ms);
@@ -341,7 +303,7 @@ impl Context for Root {
                     _ => Answer::Failed,
                 };
                 let next_ms = self.directory_answered(&state, ticket, answer, now_ms);
-                if next_ms < state.tick_ms.get() {
+                if next_ms < state.tick.ms() {
                     self.tick_in(next_ms);
                 }
             }

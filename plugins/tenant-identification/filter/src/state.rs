@@ -9,6 +9,7 @@ use proxy_wasm::types::Bytes;
 use weir_plugin_host::{
     clock::{self, Randomness},
     config,
+    turn::Tick,
 };
 use weir_tenant_identification_core::{
     Config,
@@ -57,8 +58,7 @@ pub struct State {
     pub waiting: RefCell<Vec<Waiting>>,
     /// Issuers whose keys a request asked for, and which it had found.
     pub wanted: RefCell<BTreeMap<usize, u32>>,
-    /// The tick period that was last set, in milliseconds.
-    pub tick_ms: Cell<u64>,
+    pub tick: Tick,
     /// Whether the directory has been loaded.
     pub loaded: Cell<bool>,
     /// What was last said of the directory in the log.
@@ -127,7 +127,7 @@ impl State {
             randomness: RefCell::default(),
             waiting: RefCell::default(),
             wanted: RefCell::default(),
-            tick_ms: Cell::new(0),
+            tick: Tick::default(),
             loaded: Cell::new(false),
             told: RefCell::default(),
         })

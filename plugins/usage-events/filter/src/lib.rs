@@ -9,13 +9,9 @@ use proxy_wasm::{
     traits::{Context, HttpContext, RootContext},
     types::{Action, ContextType, LogLevel},
 };
-use weir_plugin_host::{clock, config, headers, metrics::Counter};
+use weir_plugin_host::{callout::Service, clock, config, headers, metrics::Counter};
 use weir_usage_events_core::{Config, End, Exchange, Outbox, config::TOKEN_ENVIRONMENT};
-use weir_wire::{
-    headers as names,
-    host::HostKind,
-    usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
-};
+use weir_wire::{headers as names, host::HostKind, usage::PUBLISH_PATH};
 
 const NAME: &str = "usage-events";
 
@@ -63,20 +59,13 @@ impl Root {
         let Some(body) = state.outbox.borrow_mut().next_batch(now_ms) else {
             return;
         };
-        let sent = self.dispatch_http_call(
-            &state.config.cluster,
-            vec![
-                (":method", "POST"),
-                (":path", PUBLISH_PATH),
-                (":authority", state.config.authority()),
-                ("content-type", PROTO_CONTENT_TYPE),
-                ("authorization", &state.authorization),
-            ],
-            Some(&body),
-            vec![],
-            Duration::from_millis(state.config.timeout_ms),
-        );
-        if sent.is_err() {
+        let service = Service {
+            cluster: &state.config.cluster,
+            authority: state.config.authority(),
+            authorization: &state.authorization,
+            timeout_ms: state.config.timeout_ms,
+        };
+        if service.post(PUBLISH_PATH, &body).is_none() {
             state.failed.increment();
             state.outbox.borrow_mut().fail(now_ms);
         }
