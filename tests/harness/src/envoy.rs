@@ -227,7 +227,9 @@ fn change_clusters(clusters: &mut Value, options: &GatewayOptions) -> anyhow::Re
         }
     }
     for (name, address) in &options.clusters {
-        let mut cluster = clusters.get(1).context("no clusters")?.clone();
+        // A plain one, HTTP/1.1.
+        let mut plain = clusters.iter().filter(|c| c["name"] == "weir_aggregator");
+        let mut cluster = plain.next().context("no weir_aggregator")?.clone();
         cluster["name"] = json!(name);
         clusters.push(cluster);
         addresses.push((name, address));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use reqwest::blocking::Response;
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use weir_harness::{Options, client, envoy::Gateway, redis::Redis};
 use weir_pipeline_tests::{Pipeline, chat};
@@ -28,19 +28,14 @@ fn options(gateways: usize) -> Options {
     }
 }
 
-fn ask(p: &Pipeline, gateway: &Gateway, tenant: &str) -> Response {
-    ask_by(&client::client(), p, gateway, tenant)
-}
-
-fn ask_by(
-    http: &reqwest::blocking::Client,
-    p: &Pipeline,
-    gateway: &Gateway,
-    tenant: &str,
-) -> Response {
+fn request(http: &Client, p: &Pipeline, gateway: &Gateway, tenant: &str) -> RequestBuilder {
     http.post(format!("{}/v1/chat/completions", gateway.url))
         .bearer_auth(p.key(tenant))
         .json(&chat("hello", false))
+}
+
+fn ask(p: &Pipeline, gateway: &Gateway, tenant: &str) -> Response {
+    request(&client::client(), p, gateway, tenant)
         .send()
         .expect("the gateway answers")
 }
@@ -64,11 +59,7 @@ impl Storm {
                             return;
                         }
                         let gateway = &p.stack.gateways[n % p.stack.gateways.len()];
-                        let answer = http
-                            .post(format!("{}/v1/chat/completions", gateway.url))
-                            .bearer_auth(p.key(tenant))
-                            .json(&chat("hello", false))
-                            .send();
+                        let answer = request(&http, p, gateway, tenant).send();
                         // One whose gateway is being killed is answered by none.
                         let status = answer.map_or(0, |answer| {
                             let status = answer.status().as_u16();
@@ -267,17 +258,14 @@ fn wait_for_error(p: &Pipeline, code: &str) {
 fn clients_that_leave_while_they_wait_leave_nothing_behind() {
     let mut p = Pipeline::with(options(1));
     p.stack.router.process.signal(Signal::SIGSTOP);
-    let impatient = reqwest::blocking::Client::builder()
+    let impatient = Client::builder()
         .timeout(Duration::from_millis(60))
         .build()
         .unwrap();
     thread::scope(|scope| {
         for _ in 0..40 {
             scope.spawn(|| {
-                impatient
-                    .post(format!("{}/v1/chat/completions", p.stack.url()))
-                    .bearer_auth(p.key("solo"))
-                    .json(&chat("hello", false))
+                request(&impatient, &p, &p.stack.gateways[0], "solo")
                     .send()
                     .expect_err("nobody answers within 60 ms");
             });

@@ -97,26 +97,24 @@ impl Record {
         closed: &mut Vec<Closed>,
     ) -> Option<Call> {
         let now_ms = asking.now_ms;
-        let is_under_way = self.pending.is_some_and(|p| p.deadline_ms > now_ms);
         let stands = self.standing.is_some_and(|s| s.until_ms > now_ms);
-        let (is_due, stands) = match step {
-            Step::Admit { .. } => (self.is_running_out(now_ms), stands),
+        let is_due = match step {
+            Step::Admit { .. } => !stands && self.is_running_out(now_ms),
             // One that asks whether the service is back, while nobody waits.
-            Step::Wait | Step::Unavailable { retry_at_ms: None } => (true, stands),
+            Step::Wait | Step::Unavailable { retry_at_ms: None } => !stands,
             // Whether it still is so.
-            Step::Unlimited => (true, false),
-            _ => (false, stands),
+            Step::Unlimited => true,
+            _ => false,
         };
-        if !is_due || stands || !asking.may_call {
+        if !is_due || !asking.may_call {
             return None;
         }
-        let waits = !matches!(step, Step::Admit { .. } | Step::Unlimited);
         // Kong makes calls for those that wait, and for nobody else.
         if asking.own_call {
             let waits = *step == Step::Wait;
             return waits.then(|| self.call(asking, true, (asking.random, now_ms)));
         }
-        if is_under_way {
+        if self.pending.is_some_and(|p| p.deadline_ms > now_ms) {
             return None;
         }
         let name = match self.pending.take() {
@@ -128,7 +126,8 @@ impl Record {
             }
             None => (asking.random, now_ms),
         };
-        let call = self.call(asking, waits, name);
+        let is_ahead = matches!(step, Step::Admit { .. } | Step::Unlimited);
+        let call = self.call(asking, !is_ahead, name);
         self.pending = Some(Pending {
             id: call.id,
             first_sent_ms: call.first_sent_ms,
