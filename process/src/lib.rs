@@ -1,9 +1,10 @@
 //! What every service of Weir does as a process, decided once: where logs go,
 //! what time it is, how it says that it listens, how it serves and when it stops,
-//! where secrets come from, who bears one.
+//! where secrets come from, who bears one, and how it speaks TLS.
 
 mod bearer;
 mod serve;
+mod tls;
 
 use std::{
     fs, io,
@@ -13,7 +14,8 @@ use std::{
 };
 
 pub use bearer::bears;
-pub use serve::{StillOpen, serve, serve_with};
+pub use serve::{StillOpen, serve, serve_tls, serve_tls_with, serve_with};
+pub use tls::{ClientCertificate, Tls, TlsError, TlsFiles};
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};

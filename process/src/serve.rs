@@ -1,5 +1,6 @@
-//! The accept loop of a service: HTTP/1.1 and HTTP/2 on one port, bounded in
-//! what a client may send as headers and in how long it may take to stop.
+//! The accept loop of a service: HTTP/1.1 and HTTP/2 on one port, plain or over
+//! TLS, bounded in what a client may send as headers and in how long it may take to
+//! shake hands and to stop.
 
 use std::{future::Future, time::Duration};
 
@@ -7,13 +8,20 @@ use axum::{Router, body::Body};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 use tower::ServiceExt as _;
+
+use crate::tls::{ClientCertificate, Tls};
 
 /// The most bytes of headers over HTTP/2, as its `SETTINGS_MAX_HEADER_LIST_SIZE`
 /// counts them (RFC 9113, section 6.5.2). Envoy passes on up to 60 KiB and adds
@@ -48,12 +56,24 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Option<StillOpen> {
-    let answer = move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new));
-    serve_with(listener, answer, stop, grace).await
+    serve_tls(listener, None, router, stop, grace).await
 }
 
-/// The same by a function that answers; where that fails, the connection is cut
-/// without an answer.
+/// The same over TLS, where there is some: each request of a client that showed a
+/// certificate has a [`ClientCertificate`] among its extensions.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Option<StillOpen> {
+    let answer = move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new));
+    serve_tls_with(listener, tls, answer, stop, grace).await
+}
+
+/// As [`serve`], by a function that answers; where that fails, the connection is
+/// cut without an answer.
 pub async fn serve_with<F, E>(
     listener: TcpListener,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -64,14 +84,38 @@ where
     F: Future<Output = Result<Response<Body>, E>> + Send + 'static,
     E: std::error::Error + Send + Sync + 'static,
 {
+    serve_tls_with(listener, None, answer, stop, grace).await
+}
+
+/// As [`serve_tls`], by a function that answers.
+pub async fn serve_tls_with<F, E>(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Option<StillOpen>
+where
+    F: Future<Output = Result<Response<Body>, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    // Handshakes end when it is dropped: there is no request that they would cut.
+    let (serving, stopped) = watch::channel(());
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => spawn(&mut connections, &graceful, stream, answer.clone()),
+                Ok((stream, _)) => {
+                    let connection = Connection {
+                        watcher: graceful.watcher(),
+                        answer: answer.clone(),
+                    };
+                    let stopped = stopped.clone();
+                    connections.spawn(connection.begin(stream, tls.clone(), stopped));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -81,43 +125,71 @@ where
             Some(_) = connections.join_next() => {}
         }
     }
-    drop(listener);
+    drop((listener, serving));
     let ended = tokio::time::timeout(grace, graceful.shutdown()).await;
     ended.is_err().then_some(StillOpen(connections))
 }
 
-fn spawn<F, E>(
-    connections: &mut JoinSet<()>,
-    graceful: &GracefulShutdown,
-    stream: TcpStream,
-    answer: impl Fn(Request<Incoming>) -> F + Send + 'static,
-) where
+/// What one client's connection is served by.
+struct Connection<A> {
+    watcher: Watcher,
+    answer: A,
+}
+
+impl<A, F, E> Connection<A>
+where
+    A: Fn(Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Result<Response<Body>, E>> + Send + 'static,
     E: std::error::Error + Send + Sync + 'static,
 {
-    // Without this, small events of a stream wait for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "nodelay");
+    /// Shakes hands where there is TLS, beside the accept loop, and serves.
+    async fn begin(self, stream: TcpStream, tls: Option<Tls>, mut stopped: watch::Receiver<()>) {
+        // Without this, small events of a stream wait for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "nodelay");
+        }
+        let Some(tls) = tls else {
+            return self.serve(stream, None).await;
+        };
+        let shaken = tokio::select! {
+            // Fails when the service stops.
+            _ = stopped.changed() => return,
+            shaken = tls.accept(stream) => shaken,
+        };
+        match shaken {
+            Ok((stream, client)) => self.serve(stream, client).await,
+            Err(error) => tracing::debug!(%error, "no TLS handshake"),
+        }
     }
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_TIME);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(HEADERS_MAX_BYTES)
-        .max_pending_accept_reset_streams(RESETS_MAX);
-    let connection = builder
-        .serve_connection(TokioIo::new(stream), service_fn(answer))
-        .into_owned();
-    let watched = graceful.watch(connection);
-    connections.spawn(async move {
-        if let Err(error) = watched.await {
+
+    async fn serve<S>(self, stream: S, client: Option<ClientCertificate>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_TIME);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEADERS_MAX_BYTES)
+            .max_pending_accept_reset_streams(RESETS_MAX);
+        let Self { watcher, answer } = self;
+        let answer = move |mut request: Request<Incoming>| {
+            if let Some(client) = &client {
+                request.extensions_mut().insert(client.clone());
+            }
+            answer(request)
+        };
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .into_owned();
+        if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "connection ended early");
         }
-    });
+    }
 }
 
 #[cfg(test)]
