@@ -1,4 +1,4 @@
-//! What the two binaries share: their flags.
+//! What the binaries share: their flags.
 
 use std::{net::SocketAddr, path::PathBuf};
 

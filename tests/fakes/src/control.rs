@@ -1,4 +1,4 @@
-//! What both control APIs under `/__fake/` share: the faults, and how a mistake is said.
+//! What all control APIs under `/__fake/` share: the faults, and how a mistake is said.
 
 use std::{
     fmt::Debug,

@@ -1,4 +1,4 @@
-//! Headers that both fakes read in the same way.
+//! Headers that all fakes read in the same way.
 
 use http::{HeaderMap, header};
 

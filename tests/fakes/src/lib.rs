@@ -1,10 +1,13 @@
-//! Strict stand-ins for what can't be had in a test: an OpenAI-compatible provider and Stripe.
+//! Strict stand-ins for what can't be had in a test: OpenAI and Stripe.
 //!
-//! Both speak the real wire format over real TCP, refuse what the real service
+//! They speak the real wire format over real TCP, refuse what the real service
 //! refuses, misbehave on demand through `/__fake/faults`, and keep an exact
 //! record of what they did, against which tests hold an invoice.
 
 pub mod provider;
+
+mod inference;
+
 pub mod stripe;
 
 pub mod cli;

@@ -1,4 +1,4 @@
-//! How both fakes are served: as every service is, and with connections that can be dropped unanswered.
+//! How all fakes are served: as every service is, and with connections that can be dropped unanswered.
 
 use std::{fmt, future::Future, time::Duration};
 

@@ -1,103 +1,66 @@
 //! `POST /v1/chat/completions`.
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    Reply, Shared, answers,
+    Shared,
     chat_request::ChatRequest,
     error::ApiError,
-    faults::Fault,
-    log::Recorder,
-    stream::{Event, Plan},
-    tokens,
+    logprobs,
+    output::{Output, set},
 };
-use crate::ids;
+use crate::{
+    ids,
+    inference::{
+        answers::{Answer, Brief, End},
+        faults::Fault,
+        log::Recorder,
+        params::text,
+        reply::Reply,
+        stream::{Event, Plan},
+    },
+};
 
 /// How many tokens of a choice go into one chunk.
-const TOKENS_A_CHUNK: usize = 4;
+pub(super) const TOKENS_A_CHUNK: usize = 4;
 
 pub(super) async fn answer(
     shared: &Shared,
     body: &Map<String, Value>,
     recorder: &mut Recorder,
 ) -> Result<Reply, ApiError> {
-    let request = ChatRequest::read(body, &shared.config.models)?;
-    let asked = body
-        .get("model")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let fault = shared
-        .faults
-        .take(|fault| fault.matches(asked, "/v1/chat/completions", request.stream));
-    begin(&fault).await?;
+    let request = ChatRequest::read(body, &shared.config)?;
+    let asked = text(body, "model").unwrap_or_default();
+    let path = "/v1/chat/completions";
+    let fault = shared.begin(asked, path, request.stream).await?;
     let completion = Completion::new(&request, &fault);
     recorder.status(200);
-    recorder.prompt(completion.prompt_tokens, completion.cached_tokens);
+    recorder.prompt(&completion.output.charge);
     if request.stream {
-        let reasoning_tokens = completion.reasoning_tokens;
         let events = completion.events(request.include_usage, !fault.missing_usage);
-        return Ok(Reply::Stream(Box::new(Plan::new(
+        return Ok(Reply::Stream(Box::new(Plan {
             events,
-            reasoning_tokens,
+            end: Some(Event::done()),
+            error: stream_error(shared.config.compatible),
+            reasoning_tokens: completion.output.reasoning_tokens,
             fault,
-        ))));
+        })));
     }
-    recorder.reasoned(completion.reasoning_tokens);
-    recorder.generated(completion.visible_tokens());
-    if !fault.missing_usage {
-        recorder.usage_sent();
-    }
-    let cut = fault.cut_after_chunks.is_some();
-    let value = completion.whole(!fault.missing_usage);
-    Ok(if cut {
-        Reply::HalfJson(value)
+    completion.output.record(recorder, !fault.missing_usage);
+    Ok(Reply::json(completion.whole(!fault.missing_usage), &fault))
+}
+
+/// The error that a fault puts into a stream.
+pub(super) fn stream_error(compatible: bool) -> Event {
+    let error = ApiError::fault(500, None);
+    let body = if compatible {
+        error.compatible_body()
     } else {
-        Reply::Json(value)
-    })
-}
-
-/// What a fault does before anything is answered.
-pub(super) async fn begin(fault: &Fault) -> Result<(), ApiError> {
-    if let Some(delay) = fault.delay_ms {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-    }
-    match fault.status {
-        Some(status) => Err(ApiError::fault(status, fault.retry_after_s)),
-        None => Ok(()),
-    }
-}
-
-/// One choice: its text in tokens, and why it ended.
-struct Choice {
-    tokens: Vec<String>,
-    finish_reason: &'static str,
-}
-
-impl Choice {
-    fn new(request: &ChatRequest<'_>, index: u64, words: Option<u64>, limit: Option<u64>) -> Self {
-        let mut text = answers::text(request.prompt_hash, index, words);
-        // OpenAI ends the text before the stop sequence that comes first.
-        let stops = request.stop.iter().filter(|stop| !stop.is_empty());
-        if let Some(end) = stops.filter_map(|stop| text.find(stop)).min() {
-            text.truncate(end);
-        }
-        let mut tokens: Vec<String> = tokens::split(&text).map(str::to_owned).collect();
-        let limit = limit
-            .and_then(|limit| usize::try_from(limit).ok())
-            .unwrap_or(usize::MAX);
-        let finish_reason = if tokens.len() > limit {
-            "length"
-        } else {
-            "stop"
-        };
-        tokens.truncate(limit);
-        Self {
-            tokens,
-            finish_reason,
-        }
-    }
+        error.body()
+    };
+    Event::data(&body, 0)
 }
 
 /// The answer, before it is known how it is sent.
@@ -105,55 +68,53 @@ struct Completion {
     id: String,
     model: String,
     created: i64,
-    choices: Vec<Choice>,
-    prompt_tokens: u64,
-    cached_tokens: u64,
-    reasoning_tokens: u64,
+    output: Output,
+    /// How many candidates a token has, where probabilities are told.
+    logprobs: Option<u64>,
+    /// The ids of the calls of each choice.
+    call_ids: Vec<Vec<String>>,
+}
+
+/// What one chunk says of a choice.
+struct Piece {
+    delta: Value,
+    logprobs: Value,
+    tokens: u64,
 }
 
 impl Completion {
     fn new(request: &ChatRequest<'_>, fault: &Fault) -> Self {
         let limit = request.max_tokens;
-        // Reasoning comes first and out of the same allowance; it is booked on the first choice.
-        let wanted = fault.reasoning_tokens.unwrap_or(0);
-        let reasoning_tokens = limit.map_or(wanted, |limit| wanted.min(limit));
-        let choice = |index: u64| {
-            let spent = if index == 0 { reasoning_tokens } else { 0 };
-            let limit = limit.map(|limit| limit.saturating_sub(spent));
-            Choice::new(request, index, fault.answer_words, limit)
+        let output = Output::new(
+            &request.prompt,
+            fault,
+            request.choices,
+            limit,
+            |choice, limit| {
+                Answer::new(&Brief {
+                    prompt_hash: request.prompt.hash,
+                    choice,
+                    words: fault.answer_words,
+                    limit,
+                    stop: &request.stop,
+                    format: request.format,
+                    calls: &request.calls,
+                    preamble_words: 0,
+                })
+            },
+        );
+        let ids = |answer: &Answer| {
+            let calls = answer.calls.iter();
+            calls.map(|_| ids::random("call_", 24)).collect()
         };
         Self {
             id: ids::random("chatcmpl-", 29),
             model: request.model.served.clone(),
             created: ids::now_s(),
-            choices: (0..request.choices).map(choice).collect(),
-            prompt_tokens: request.prompt_tokens,
-            cached_tokens: fault.cached_tokens.unwrap_or(0).min(request.prompt_tokens),
-            reasoning_tokens,
+            call_ids: output.answers.iter().map(ids).collect(),
+            output,
+            logprobs: request.logprobs,
         }
-    }
-
-    fn visible_tokens(&self) -> u64 {
-        self.choices
-            .iter()
-            .map(|choice| choice.tokens.len() as u64)
-            .sum()
-    }
-
-    fn usage(&self) -> Value {
-        let completion_tokens = self.visible_tokens().saturating_add(self.reasoning_tokens);
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": self.prompt_tokens.saturating_add(completion_tokens),
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning_tokens,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        })
     }
 
     fn object(&self, kind: &str, choices: Value) -> Value {
@@ -168,86 +129,137 @@ impl Completion {
         })
     }
 
+    fn logprobs(&self, tokens: &[String]) -> Value {
+        self.logprobs
+            .map_or(Value::Null, |top| logprobs::chat(tokens, top))
+    }
+
+    fn answers(&self) -> impl Iterator<Item = (usize, &Answer, &[String])> {
+        let ids = self.call_ids.iter().map(Vec::as_slice);
+        let answers = self.output.answers.iter().zip(ids).enumerate();
+        answers.map(|(index, (answer, ids))| (index, answer, ids))
+    }
+
     fn whole(&self, with_usage: bool) -> Value {
-        let choice = |(index, choice): (usize, &Choice)| {
+        let choice = |(index, answer, ids): (usize, &Answer, &[String])| {
+            let mut message = json!({
+                "role": "assistant",
+                "content": answer.text.concat(),
+                "refusal": null,
+                "annotations": [],
+            });
+            let calls: Vec<Value> = answer
+                .calls
+                .iter()
+                .zip(ids)
+                .map(|(call, id)| {
+                    let function = json!({"name": call.name, "arguments": call.input.concat()});
+                    json!({"id": id, "type": "function", "function": function})
+                })
+                .collect();
+            if !calls.is_empty() {
+                set(&mut message, "content", Value::Null);
+                set(&mut message, "tool_calls", calls);
+            }
             json!({
                 "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": choice.tokens.concat(),
-                    "refusal": null,
-                    "annotations": [],
-                },
-                "logprobs": null,
-                "finish_reason": choice.finish_reason,
+                "message": message,
+                "logprobs": self.logprobs(&answer.text),
+                "finish_reason": finish_reason(answer),
             })
         };
-        let choices = self.choices.iter().enumerate().map(choice).collect();
+        let choices = self.answers().map(choice).collect();
         let mut value = self.object("chat.completion", choices);
-        if with_usage && let Some(object) = value.as_object_mut() {
-            object.insert("usage".to_owned(), self.usage());
+        if with_usage {
+            set(&mut value, "usage", self.output.chat_usage());
         }
         value
     }
 
+    /// What the chunks of a choice say, up to why it ended.
+    fn pieces(&self, answer: &Answer, ids: &[String]) -> VecDeque<Piece> {
+        let piece = |delta: Value, tokens: u64| Piece {
+            delta,
+            logprobs: Value::Null,
+            tokens,
+        };
+        let mut pieces = VecDeque::new();
+        let content = if answer.calls.is_empty() {
+            json!("")
+        } else {
+            Value::Null
+        };
+        pieces.push_back(piece(
+            json!({"role": "assistant", "content": content, "refusal": null}),
+            0,
+        ));
+        for tokens in answer.text.chunks(TOKENS_A_CHUNK) {
+            pieces.push_back(Piece {
+                logprobs: self.logprobs(tokens),
+                ..piece(json!({"content": tokens.concat()}), tokens.len() as u64)
+            });
+        }
+        for (index, (call, id)) in answer.calls.iter().zip(ids).enumerate() {
+            let begun = json!({"tool_calls": [{
+                "index": index, "id": id, "type": "function",
+                "function": {"name": call.name, "arguments": ""},
+            }]});
+            pieces.push_back(piece(begun, call.name_tokens));
+            for tokens in call.input.chunks(TOKENS_A_CHUNK) {
+                let function = json!({"arguments": tokens.concat()});
+                let more = json!({"tool_calls": [{"index": index, "function": function}]});
+                pieces.push_back(piece(more, tokens.len() as u64));
+            }
+        }
+        pieces
+    }
+
     /// The chunks in order: choices take turns, as they do where OpenAI streams several.
-    fn events(&self, include_usage: bool, with_usage: bool) -> Vec<Event> {
-        let mut events: Vec<Event> = Vec::new();
-        let mut push = |index: usize, delta: Value, finish: Value, tokens: usize| {
+    fn events(&self, include_usage: bool, with_usage: bool) -> VecDeque<Event> {
+        let mut events = VecDeque::new();
+        let mut push = |index: usize, piece: Piece, finish: Value| {
             let choice = json!([{
-                "index": index, "delta": delta, "logprobs": null, "finish_reason": finish,
+                "index": index, "delta": piece.delta, "logprobs": piece.logprobs,
+                "finish_reason": finish,
             }]);
             let mut chunk = self.object("chat.completion.chunk", choice);
-            if include_usage
-                && with_usage
-                && let Some(object) = chunk.as_object_mut()
-            {
-                object.insert("usage".to_owned(), Value::Null);
+            if include_usage && with_usage {
+                set(&mut chunk, "usage", Value::Null);
             }
-            events.push(Event {
-                chunk,
-                tokens: tokens as u64,
-                usage: false,
-            });
+            events.push_back(Event::data(&chunk, piece.tokens));
         };
-        let mut parts: Vec<_> = self
-            .choices
-            .iter()
-            .map(|choice| choice.tokens.chunks(TOKENS_A_CHUNK))
+        let mut queues: Vec<(usize, VecDeque<Piece>)> = self
+            .answers()
+            .map(|(index, answer, ids)| (index, self.pieces(answer, ids)))
             .collect();
-        for index in 0..parts.len() {
-            let delta = json!({"role": "assistant", "content": "", "refusal": null});
-            push(index, delta, Value::Null, 0);
-        }
-        let mut more = true;
-        while more {
-            more = false;
-            for (index, part) in parts.iter_mut().enumerate() {
-                if let Some(tokens) = part.next() {
-                    push(
-                        index,
-                        json!({"content": tokens.concat()}),
-                        Value::Null,
-                        tokens.len(),
-                    );
-                    more = true;
+        while queues.iter().any(|(_, pieces)| !pieces.is_empty()) {
+            for (index, pieces) in &mut queues {
+                if let Some(piece) = pieces.pop_front() {
+                    push(*index, piece, Value::Null);
                 }
             }
         }
-        for (index, choice) in self.choices.iter().enumerate() {
-            push(index, json!({}), json!(choice.finish_reason), 0);
+        for (index, answer, _) in self.answers() {
+            let piece = Piece {
+                delta: json!({}),
+                logprobs: Value::Null,
+                tokens: 0,
+            };
+            push(index, piece, json!(finish_reason(answer)));
         }
         if include_usage && with_usage {
             let mut chunk = self.object("chat.completion.chunk", json!([]));
-            if let Some(object) = chunk.as_object_mut() {
-                object.insert("usage".to_owned(), self.usage());
-            }
-            events.push(Event {
-                chunk,
-                tokens: 0,
-                usage: true,
-            });
+            set(&mut chunk, "usage", self.output.chat_usage());
+            events.push_back(Event::data(&chunk, 0).with_usage(true));
         }
         events
+    }
+}
+
+fn finish_reason(answer: &Answer) -> &'static str {
+    match answer.end {
+        End::Done | End::Sequence(_) => "stop",
+        End::Limit => "length",
+        End::Calls => "tool_calls",
     }
 }

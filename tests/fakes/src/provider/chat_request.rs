@@ -3,18 +3,18 @@
 use serde_json::{Map, Value};
 
 use super::{
+    Config,
+    chat_messages::Messages,
     error::ApiError,
     models::{self, Model, ModelKind},
-    params::{self, Kind, Param, given},
-    tokens,
+    tools::{self, Shape},
 };
-use crate::ids;
-
-/// Tokens that frame a message, and that prime the answer.
-const MESSAGE_TOKENS: u64 = 3;
-
-/// What an image, a sound or a file costs; the real one depends on its size.
-const ATTACHMENT_TOKENS: u64 = 85;
+use crate::inference::{
+    answers::Format,
+    params::{Kind, Param, flag, given, number, text},
+    prompt::Prompt,
+    tools::{Wanted, calls},
+};
 
 const KNOWN: &[Param] = &[
     ("audio", Kind::Object),
@@ -65,100 +65,107 @@ const STREAM_OPTIONS: &[Param] = &[
     ("include_obfuscation", Kind::Boolean),
 ];
 
-const MESSAGE: &[Param] = &[
-    ("audio", Kind::Object),
-    ("content", Kind::Checked),
-    ("function_call", Kind::Object),
+const FORMAT: &[Param] = &[
+    ("json_schema", Kind::Object),
+    ("type", Kind::OneOf(&["text", "json_object", "json_schema"])),
+];
+
+const JSON_SCHEMA: &[Param] = &[
+    ("description", Kind::Text),
     ("name", Kind::Text),
-    ("refusal", Kind::Text),
-    (
-        "role",
-        Kind::OneOf(&[
-            "developer",
-            "system",
-            "user",
-            "assistant",
-            "tool",
-            "function",
-        ]),
-    ),
-    ("tool_call_id", Kind::Text),
-    ("tool_calls", Kind::Array),
+    ("schema", Kind::Object),
+    ("strict", Kind::Boolean),
 ];
 
 /// A request that may be answered.
 #[derive(Debug)]
 pub(super) struct ChatRequest<'a> {
     pub(super) model: &'a Model,
-    pub(super) prompt_tokens: u64,
-    pub(super) prompt_hash: u64,
+    pub(super) prompt: Prompt,
     pub(super) choices: u64,
     /// The most tokens of one choice.
     pub(super) max_tokens: Option<u64>,
     pub(super) stop: Vec<&'a str>,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
+    pub(super) format: Format<'a>,
+    /// The tools that the answer calls.
+    pub(super) calls: Vec<Wanted<'a>>,
+    /// How many candidates a token has, where its probability is asked for.
+    pub(super) logprobs: Option<u64>,
 }
 
 impl<'a> ChatRequest<'a> {
-    pub(super) fn read(
-        body: &'a Map<String, Value>,
-        models: &'a [Model],
-    ) -> Result<Self, ApiError> {
+    pub(super) fn read(body: &'a Map<String, Value>, config: &'a Config) -> Result<Self, ApiError> {
         let name = given(body, "model").ok_or_else(|| ApiError::missing("model"))?;
-        params::check(body, KNOWN)?;
-        let model = models::find(models, name.as_str().unwrap_or_default())?;
+        config.check(body, KNOWN)?;
+        let model = models::find(&config.models, name.as_str().unwrap_or_default())?;
         let ModelKind::Chat {
             context_tokens,
             max_output_tokens,
         } = model.kind
         else {
-            return Err(ApiError::not_a_chat_model());
+            return Err(ApiError::wrong_model_kind("/v1/chat/completions"));
         };
         let messages = given(body, "messages").ok_or_else(|| ApiError::missing("messages"))?;
-        let mut prompt = Prompt::default();
-        prompt.messages(messages.as_array().map_or(&[], Vec::as_slice))?;
-        prompt.tools(body)?;
-        let stream = flag(body.get("stream"));
-        let request = Self {
-            model,
-            prompt_tokens: prompt.tokens,
-            prompt_hash: prompt.hash,
-            choices: given(body, "n").and_then(Value::as_u64).unwrap_or(1),
-            max_tokens: max_tokens(body, max_output_tokens)?,
-            stop: stop(body)?,
-            stream,
-            include_usage: include_usage(body, stream)?,
-        };
-        if given(body, "top_logprobs").is_some() && !flag(body.get("logprobs")) {
+        let messages = messages.as_array().map_or(&[][..], Vec::as_slice);
+        let mut messages = Messages::read(config, messages)?;
+        let functions = tools::read(body, Shape::Nested, config, &mut messages.prompt)?;
+        let (choice, parallel) = tools::choice(body, Shape::Nested, &functions)?;
+        let stream = flag(body, "stream");
+        let format = format(body, config, messages.says_json)?;
+        let logprobs = flag(body, "logprobs");
+        if given(body, "top_logprobs").is_some() && !logprobs {
             let message = "'top_logprobs' needs 'logprobs' to be true.".to_owned();
             return Err(ApiError::invalid("top_logprobs", "invalid_value", message));
         }
-        let total = request
-            .prompt_tokens
-            .saturating_add(request.max_tokens.unwrap_or(0));
-        if total > context_tokens {
-            let message = format!(
-                "This model's context is {context_tokens} tokens; the messages and the answer ask for {total}."
-            );
-            return Err(ApiError::invalid(
-                "messages",
-                "context_length_exceeded",
-                message,
-            ));
-        }
+        let request = Self {
+            model,
+            choices: number(body, "n").unwrap_or(1),
+            max_tokens: max_tokens(body, config, max_output_tokens)?,
+            stop: stop(body)?,
+            stream,
+            include_usage: include_usage(body, config, stream)?,
+            format,
+            calls: calls(&functions, choice, parallel, &messages.last),
+            logprobs: logprobs.then(|| number(body, "top_logprobs").unwrap_or(0)),
+            prompt: messages.prompt,
+        };
+        fits(
+            &request.prompt,
+            request.max_tokens,
+            context_tokens,
+            "messages",
+        )?;
         Ok(request)
     }
 }
 
-fn flag(value: Option<&Value>) -> bool {
-    value.and_then(Value::as_bool).unwrap_or(false)
+/// Refuses what is longer than the model's context.
+pub(super) fn fits(
+    prompt: &Prompt,
+    max_tokens: Option<u64>,
+    context_tokens: u64,
+    param: &str,
+) -> Result<(), ApiError> {
+    let total = prompt.tokens.saturating_add(max_tokens.unwrap_or(0));
+    if total <= context_tokens {
+        return Ok(());
+    }
+    let message = format!(
+        "This model's context is {context_tokens} tokens; the {param} and the answer ask for {total}."
+    );
+    Err(ApiError::invalid(param, "context_length_exceeded", message))
 }
 
-fn max_tokens(body: &Map<String, Value>, most: u64) -> Result<Option<u64>, ApiError> {
-    let old = given(body, "max_tokens").and_then(Value::as_u64);
-    let new = given(body, "max_completion_tokens").and_then(Value::as_u64);
-    if old.is_some() && new.is_some() {
+fn max_tokens(
+    body: &Map<String, Value>,
+    config: &Config,
+    most: u64,
+) -> Result<Option<u64>, ApiError> {
+    let old = number(body, "max_tokens");
+    let new = number(body, "max_completion_tokens");
+    if old.is_some() && new.is_some() && !config.compatible {
         return Err(ApiError::invalid(
             "max_tokens",
             "invalid_parameter_combination",
@@ -171,7 +178,8 @@ fn max_tokens(body: &Map<String, Value>, most: u64) -> Result<Option<u64>, ApiEr
     } else {
         "max_tokens"
     };
-    match old.or(new) {
+    // Where both are allowed, the newer one counts.
+    match new.or(old) {
         Some(asked) if asked > most => Err(ApiError::invalid(
             name,
             "invalid_value",
@@ -181,7 +189,47 @@ fn max_tokens(body: &Map<String, Value>, most: u64) -> Result<Option<u64>, ApiEr
     }
 }
 
-fn stop(body: &Map<String, Value>) -> Result<Vec<&str>, ApiError> {
+fn format<'a>(
+    body: &'a Map<String, Value>,
+    config: &Config,
+    says_json: bool,
+) -> Result<Format<'a>, ApiError> {
+    let Some(Value::Object(format)) = given(body, "response_format") else {
+        return Ok(Format::Text);
+    };
+    config.check_inner("response_format", format, FORMAT)?;
+    match text(format, "type") {
+        None => Err(ApiError::missing("response_format.type")),
+        Some("json_object") if !says_json && !config.compatible => {
+            let message = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.".to_owned();
+            Err(ApiError::refused("messages", message))
+        }
+        Some("json_object") => Ok(Format::Object),
+        Some("json_schema") => {
+            let inner = given(format, "json_schema").and_then(Value::as_object);
+            let path = "response_format.json_schema";
+            let inner = inner.ok_or_else(|| ApiError::missing(path))?;
+            config.check_inner(path, inner, JSON_SCHEMA)?;
+            schema_of(inner, path)
+        }
+        Some(_) => Ok(Format::Text),
+    }
+}
+
+/// The schema beside its name at `path`.
+pub(super) fn schema_of<'a>(
+    inner: &'a Map<String, Value>,
+    path: &str,
+) -> Result<Format<'a>, ApiError> {
+    let missing = |name: &str| ApiError::missing(&format!("{path}.{name}"));
+    let name = text(inner, "name").ok_or_else(|| missing("name"))?;
+    tools::check_name(&format!("{path}.name"), name)?;
+    let schema = given(inner, "schema").ok_or_else(|| missing("schema"))?;
+    Ok(Format::Schema(schema))
+}
+
+/// The sequences in `stop`.
+pub(super) fn stop(body: &Map<String, Value>) -> Result<Vec<&str>, ApiError> {
     let wanted = "a string or an array of at most 4 strings";
     match given(body, "stop") {
         None => Ok(Vec::new()),
@@ -205,7 +253,12 @@ fn stop(body: &Map<String, Value>) -> Result<Vec<&str>, ApiError> {
     }
 }
 
-fn include_usage(body: &Map<String, Value>, stream: bool) -> Result<bool, ApiError> {
+/// Whether a stream is to tell its usage.
+pub(super) fn include_usage(
+    body: &Map<String, Value>,
+    config: &Config,
+    stream: bool,
+) -> Result<bool, ApiError> {
     let Some(Value::Object(options)) = given(body, "stream_options") else {
         return Ok(false);
     };
@@ -217,131 +270,6 @@ fn include_usage(body: &Map<String, Value>, stream: bool) -> Result<bool, ApiErr
             message,
         ));
     }
-    params::check_inner("stream_options", options, STREAM_OPTIONS)?;
-    Ok(flag(options.get("include_usage")))
-}
-
-/// Counts the prompt while it is checked.
-#[derive(Debug, Default)]
-struct Prompt {
-    tokens: u64,
-    hash: u64,
-}
-
-impl Prompt {
-    fn messages(&mut self, messages: &[Value]) -> Result<(), ApiError> {
-        if messages.is_empty() {
-            let message = "Invalid 'messages': an empty array; at least one is needed.".to_owned();
-            return Err(ApiError::invalid("messages", "empty_array", message));
-        }
-        for (index, message) in messages.iter().enumerate() {
-            let path = format!("messages[{index}]");
-            match message {
-                Value::Object(object) => self.message(&path, object)?,
-                other => return Err(ApiError::wrong_type(&path, "an object", other)),
-            }
-        }
-        self.add(MESSAGE_TOKENS);
-        Ok(())
-    }
-
-    fn message(&mut self, path: &str, message: &Map<String, Value>) -> Result<(), ApiError> {
-        params::check_inner(path, message, MESSAGE)?;
-        let role = given(message, "role").and_then(Value::as_str);
-        let role = role.ok_or_else(|| ApiError::missing(&format!("{path}.role")))?;
-        self.add(MESSAGE_TOKENS);
-        self.text(role);
-        if role == "tool" && given(message, "tool_call_id").is_none() {
-            return Err(ApiError::missing(&format!("{path}.tool_call_id")));
-        }
-        for name in ["tool_calls", "function_call"] {
-            if let Some(value) = given(message, name) {
-                self.text(&value.to_string());
-            }
-        }
-        if let Some(name) = given(message, "name").and_then(Value::as_str) {
-            self.text(name);
-        }
-        let calls = given(message, "tool_calls").or_else(|| given(message, "function_call"));
-        match given(message, "content") {
-            Some(Value::String(text)) => self.text(text),
-            Some(Value::Array(parts)) => self.parts(path, parts)?,
-            None if role == "assistant" && calls.is_some() => {}
-            None => return Err(ApiError::missing(&format!("{path}.content"))),
-            Some(other) => {
-                let wanted = "a string or an array of parts";
-                return Err(ApiError::wrong_type(
-                    &format!("{path}.content"),
-                    wanted,
-                    other,
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn parts(&mut self, path: &str, parts: &[Value]) -> Result<(), ApiError> {
-        for (index, part) in parts.iter().enumerate() {
-            let path = format!("{path}.content[{index}]");
-            let kind = part
-                .get("type")
-                .and_then(Value::as_str)
-                .ok_or_else(|| ApiError::missing(&format!("{path}.type")))?;
-            let field = part.get(kind);
-            match (kind, field) {
-                ("text" | "refusal", Some(Value::String(text))) => self.text(text),
-                ("image_url" | "input_audio" | "file", Some(Value::Object(object))) => {
-                    self.add(ATTACHMENT_TOKENS);
-                    self.mix(&Value::Object(object.clone()).to_string());
-                }
-                ("text" | "refusal" | "image_url" | "input_audio" | "file", _) => {
-                    return Err(ApiError::missing(&format!("{path}.{kind}")));
-                }
-                _ => {
-                    let message = format!("Invalid value: '{kind}' is no type of a content part.");
-                    return Err(ApiError::invalid(&path, "invalid_value", message));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Tools are part of the prompt; the fake itself never calls one.
-    fn tools(&mut self, body: &Map<String, Value>) -> Result<(), ApiError> {
-        let tools = given(body, "tools")
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
-        for (index, tool) in tools.iter().enumerate() {
-            let path = format!("tools[{index}]");
-            match tool.get("type").and_then(Value::as_str) {
-                None => return Err(ApiError::missing(&format!("{path}.type"))),
-                Some("function")
-                    if tool
-                        .pointer("/function/name")
-                        .is_none_or(|n| !n.is_string()) =>
-                {
-                    return Err(ApiError::missing(&format!("{path}.function.name")));
-                }
-                Some(_) => self.text(&tool.to_string()),
-            }
-        }
-        if tools.is_empty() && given(body, "tool_choice").is_some() {
-            let message = "'tool_choice' is only allowed when 'tools' are given.".to_owned();
-            return Err(ApiError::invalid("tool_choice", "invalid_value", message));
-        }
-        Ok(())
-    }
-
-    fn text(&mut self, text: &str) {
-        self.add(tokens::count(text));
-        self.mix(text);
-    }
-
-    fn mix(&mut self, text: &str) {
-        self.hash = self.hash.rotate_left(9) ^ ids::hash(text.as_bytes());
-    }
-
-    fn add(&mut self, tokens: u64) {
-        self.tokens = self.tokens.saturating_add(tokens);
-    }
+    config.check_inner("stream_options", options, STREAM_OPTIONS)?;
+    Ok(flag(options, "include_usage"))
 }

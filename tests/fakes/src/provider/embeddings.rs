@@ -4,14 +4,20 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Reply, Shared, chat,
+    Shared,
     error::ApiError,
-    log::Recorder,
     models::{self, ModelKind},
-    params::{self, Kind, Param, given},
-    tokens,
 };
-use crate::ids::{self, Mixer};
+use crate::{
+    ids::{self, Mixer},
+    inference::{
+        log::Recorder,
+        params::{Kind, Param, given},
+        prompt::Charge,
+        reply::Reply,
+        tokens,
+    },
+};
 
 /// The most inputs of one request.
 const MAX_INPUTS: usize = 2048;
@@ -30,7 +36,7 @@ pub(super) async fn answer(
     recorder: &mut Recorder,
 ) -> Result<Reply, ApiError> {
     let asked = given(body, "model").ok_or_else(|| ApiError::missing("model"))?;
-    params::check(body, KNOWN)?;
+    shared.config.check(body, KNOWN)?;
     let asked = asked.as_str().unwrap_or_default();
     let model = models::find(&shared.config.models, asked)?;
     let ModelKind::Embedding {
@@ -40,7 +46,8 @@ pub(super) async fn answer(
     else {
         return Err(ApiError::not_an_embedding_model());
     };
-    let inputs = inputs(given(body, "input").ok_or_else(|| ApiError::missing("input"))?)?;
+    let input = given(body, "input").ok_or_else(|| ApiError::missing("input"))?;
+    let inputs = inputs("input", input, false)?;
     if let Some(long) = inputs.iter().find(|input| input.tokens > max_input_tokens) {
         let message = format!(
             "This model's context is {max_input_tokens} tokens; an input has {}.",
@@ -58,10 +65,7 @@ pub(super) async fn answer(
             message,
         ));
     };
-    let fault = shared
-        .faults
-        .take(|fault| fault.matches(asked, "/v1/embeddings", false));
-    chat::begin(&fault).await?;
+    let fault = shared.begin(asked, "/v1/embeddings", false).await?;
     let base64 = given(body, "encoding_format").and_then(Value::as_str) == Some("base64");
     let prompt_tokens: u64 = inputs.iter().map(|input| input.tokens).sum();
     let data: Vec<Value> = inputs
@@ -73,7 +77,10 @@ pub(super) async fn answer(
         })
         .collect();
     recorder.status(200);
-    recorder.prompt(prompt_tokens, 0);
+    recorder.prompt(&Charge {
+        tokens: prompt_tokens,
+        ..Charge::default()
+    });
     let mut value = json!({"object": "list", "data": data, "model": model.served});
     if !fault.missing_usage
         && let Some(object) = value.as_object_mut()
@@ -82,38 +89,37 @@ pub(super) async fn answer(
         object.insert("usage".to_owned(), usage);
         recorder.usage_sent();
     }
-    let cut = fault.cut_after_chunks.is_some();
-    Ok(if cut {
-        Reply::HalfJson(value)
-    } else {
-        Reply::Json(value)
-    })
+    Ok(Reply::json(value, &fault))
 }
 
-struct Input {
-    hash: u64,
-    tokens: u64,
+/// What is embedded, or continued.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub(super) hash: u64,
+    pub(super) tokens: u64,
+    /// Empty where it came as tokens.
+    pub(super) text: String,
 }
 
 /// Reads a string, strings, tokens, or arrays of tokens.
-fn inputs(value: &Value) -> Result<Vec<Input>, ApiError> {
-    let wrong = || {
-        ApiError::wrong_type(
-            "input",
-            "a string, strings, tokens or arrays of tokens",
-            value,
-        )
-    };
+pub(super) fn inputs(
+    name: &str,
+    value: &Value,
+    may_be_empty: bool,
+) -> Result<Vec<Input>, ApiError> {
+    let wrong =
+        || ApiError::wrong_type(name, "a string, strings, tokens or arrays of tokens", value);
     let empty = || {
-        let message = "Invalid 'input': it must not be empty, nor hold an empty one.".to_owned();
-        ApiError::invalid("input", "invalid_value", message)
+        let message = format!("Invalid '{name}': it must not be empty, nor hold an empty one.");
+        ApiError::invalid(name, "invalid_value", message)
     };
     let text = |text: &str| {
         let input = Input {
             hash: ids::hash(text.as_bytes()),
             tokens: tokens::count(text),
+            text: text.to_owned(),
         };
-        if text.is_empty() {
+        if text.is_empty() && !may_be_empty {
             Err(empty())
         } else {
             Ok(input)
@@ -126,6 +132,7 @@ fn inputs(value: &Value) -> Result<Vec<Input>, ApiError> {
         let input = Input {
             hash: ids::hash(&bytes),
             tokens: ids.len() as u64,
+            text: String::new(),
         };
         if ids.is_empty() {
             Err(empty())
@@ -142,12 +149,8 @@ fn inputs(value: &Value) -> Result<Vec<Input>, ApiError> {
         return Ok(vec![ids(several)?]);
     }
     if several.len() > MAX_INPUTS {
-        let message = format!("Invalid 'input': at most {MAX_INPUTS} of them.");
-        return Err(ApiError::invalid(
-            "input",
-            "array_above_max_length",
-            message,
-        ));
+        let message = format!("Invalid '{name}': at most {MAX_INPUTS} of them.");
+        return Err(ApiError::invalid(name, "array_above_max_length", message));
     }
     let strings = several.first().is_some_and(Value::is_string);
     let read: Result<Vec<Input>, ApiError> = several

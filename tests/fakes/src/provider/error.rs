@@ -9,6 +9,11 @@ use axum::{
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::inference::{
+    body::Unreadable,
+    params::{Mistake, What},
+};
+
 /// A refusal, in the shape in which OpenAI sends it.
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -57,18 +62,24 @@ impl ApiError {
         Self::invalid(param, "missing_required_parameter", message)
     }
 
-    pub(super) fn unrecognised(name: &str) -> Self {
-        Self::bad(format!("Unrecognized request argument supplied: {name}"))
+    /// 400 for this parameter, without a code.
+    pub(super) fn refused(param: &str, message: String) -> Self {
+        Self {
+            param: Some(param.to_owned()),
+            ..Self::plain(400, message)
+        }
     }
 
-    pub(super) fn broken_json(what: &str) -> Self {
-        Self::bad(format!("The request body is not valid JSON: {what}."))
-    }
-
-    pub(super) fn content_type(found: &str) -> Self {
-        Self::bad(format!(
-            "Unsupported Content-Type '{found}': send application/json."
-        ))
+    /// Rewords the mistake of naming an argument that the body does not have
+    /// as the older paths do.
+    pub(super) fn of_argument(mistake: Mistake) -> Self {
+        match mistake.what {
+            What::Unknown => Self::bad(format!(
+                "Unrecognized request argument supplied: {}",
+                mistake.path
+            )),
+            _ => Self::from(mistake),
+        }
     }
 
     pub(super) fn no_key() -> Self {
@@ -102,13 +113,6 @@ impl ApiError {
         }
     }
 
-    pub(super) fn too_large(limit: usize) -> Self {
-        Self::plain(
-            413,
-            format!("The request body is larger than {limit} bytes."),
-        )
-    }
-
     pub(super) fn unknown_model(name: &str) -> Self {
         let message = format!("The model `{name}` does not exist or you do not have access to it.");
         Self {
@@ -117,9 +121,9 @@ impl ApiError {
         }
     }
 
-    pub(super) fn not_a_chat_model() -> Self {
-        let message =
-            "This is not a chat model: /v1/chat/completions does not serve it.".to_owned();
+    /// For a path that does not serve models of this kind.
+    pub(super) fn wrong_model_kind(path: &str) -> Self {
+        let message = format!("This model is not supported by {path}.");
         Self {
             param: Some("model".to_owned()),
             ..Self::plain(404, message)
@@ -182,15 +186,86 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// The response; vLLM's where `compatible`, which gives the status for a code.
+    pub(super) fn respond(self, compatible: bool) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let mut response = (status, Json(self.body())).into_response();
+        let body = if compatible {
+            self.compatible_body()
+        } else {
+            self.body()
+        };
+        let mut response = (status, Json(body)).into_response();
         if let Some(wait) = self.retry_after {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         }
         response
+    }
+
+    /// The body as vLLM words it.
+    pub(super) fn compatible_body(&self) -> Value {
+        let kind = match self.status {
+            401 => "AuthenticationError",
+            404 => "NotFoundError",
+            500.. => "InternalServerError",
+            _ => "BadRequestError",
+        };
+        json!({"error": {
+            "message": self.message, "type": kind, "param": self.param, "code": self.status,
+        }})
+    }
+}
+
+impl From<Mistake> for ApiError {
+    fn from(Mistake { path, what }: Mistake) -> Self {
+        match what {
+            What::Unknown => {
+                let message = format!("Unknown parameter: '{path}'.");
+                Self::invalid(&path, "unknown_parameter", message)
+            }
+            What::Type(wanted, found) => Self::wrong_type(&path, wanted, &found),
+            What::NotOneOf(allowed, found) => {
+                let allowed = allowed.join(", ");
+                let message = format!("Invalid value: '{found}'. Supported values are: {allowed}.");
+                Self::invalid(&path, "invalid_value", message)
+            }
+            What::OutOfRange {
+                below,
+                whole,
+                bound,
+                found,
+            } => {
+                let code = match (below, whole) {
+                    (true, true) => "integer_below_min_value",
+                    (false, true) => "integer_above_max_value",
+                    (true, false) => "decimal_below_min_value",
+                    (false, false) => "decimal_above_max_value",
+                };
+                let relation = if below { ">=" } else { "<=" };
+                let message = format!(
+                    "Invalid '{path}': expected a value {relation} {bound}, but got {found} instead."
+                );
+                Self::invalid(&path, code, message)
+            }
+        }
+    }
+}
+
+impl From<Unreadable> for ApiError {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::ContentType(found) => Self::bad(format!(
+                "Unsupported Content-Type '{found}': send application/json."
+            )),
+            Unreadable::TooLarge(limit) => Self::plain(
+                413,
+                format!("The request body is larger than {limit} bytes."),
+            ),
+            Unreadable::Broken(what) => {
+                Self::bad(format!("The request body is not valid JSON: {what}."))
+            }
+        }
     }
 }

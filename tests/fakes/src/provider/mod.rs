@@ -1,43 +1,55 @@
-//! A strict fake of OpenAI's API: chat completions (JSON and SSE), embeddings, models.
+//! A strict fake of OpenAI's API: chat completions, completions, responses (JSON and
+//! SSE), embeddings, models; or of a compatible server such as vLLM.
 //!
 //! Answers depend on the prompt alone, so a test can't pass with constants.
+//! Tools are called where the request demands it, or where the last user
+//! message contains `tool` and no tool's result comes last; two of them where
+//! it contains `two tools`.
 //! `GET /__fake/log` tells exactly what each request used and how it ended;
 //! `POST /__fake/faults` makes the next ones go wrong.
 
-mod control;
 mod models;
 
 mod chat;
+mod chat_messages;
 mod chat_request;
+mod completions;
 mod embeddings;
-mod stream;
+mod responses;
+mod responses_events;
+mod responses_input;
 
-mod answers;
 mod error;
-mod faults;
-mod log;
-mod params;
-mod tokens;
+mod logprobs;
+mod output;
+mod tools;
 
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Json, Router,
-    body::{self, Body},
+    Router,
     extract::{FromRef, Request, State},
-    response::{IntoResponse, Response},
-    routing::get,
+    response::Response,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use self::{error::ApiError, log::Recorder};
-use crate::{control::Faults, headers::media_type, ids};
+use self::error::ApiError;
+use crate::{
+    control::Faults,
+    ids,
+    inference::{
+        self,
+        log::{Log, Recorder},
+        params::{self, Param},
+        reply::Reply,
+    },
+};
 
-pub use self::{
+pub use self::models::{Model, ModelKind};
+pub use crate::inference::{
     faults::Fault,
     log::{Entry, Outcome},
-    models::{Model, ModelKind},
     tokens::count as count_tokens,
 };
 
@@ -50,6 +62,10 @@ pub struct Config {
     pub models: Vec<Model>,
     /// Largest request body in bytes; more is refused with 413.
     pub max_body_bytes: usize,
+    /// Stands for vLLM and its like: no key is needed where there is none,
+    /// unknown arguments are passed over, chat models serve `/v1/completions`,
+    /// and there is no `/v1/responses`.
+    pub compatible: bool,
 }
 
 impl Config {
@@ -63,7 +79,48 @@ impl Config {
             keys,
             models: Model::defaults(),
             max_body_bytes: Self::MAX_BODY_BYTES,
+            compatible: false,
         }
+    }
+
+    /// A compatible server with its default model under these keys, or none.
+    #[must_use]
+    pub fn compatible(keys: Vec<String>) -> Self {
+        Self {
+            models: Model::compatible_defaults(),
+            compatible: true,
+            ..Self::new(keys)
+        }
+    }
+
+    /// Checks a body's arguments; a compatible server passes over unknown ones.
+    fn check(&self, body: &Map<String, Value>, known: &[Param]) -> Result<(), ApiError> {
+        self.check_at("", body, known, ApiError::of_argument)
+    }
+
+    /// The same for an object inside the body.
+    fn check_inner(
+        &self,
+        path: &str,
+        object: &Map<String, Value>,
+        known: &[Param],
+    ) -> Result<(), ApiError> {
+        self.check_at(path, object, known, ApiError::from)
+    }
+
+    fn check_at(
+        &self,
+        path: &str,
+        object: &Map<String, Value>,
+        known: &[Param],
+        word: impl FnOnce(params::Mistake) -> ApiError,
+    ) -> Result<(), ApiError> {
+        let checked = if self.compatible {
+            params::check_known(path, object, known)
+        } else {
+            params::check(path, object, known)
+        };
+        checked.map_err(word)
     }
 }
 
@@ -77,7 +134,25 @@ pub struct Provider {
 struct Shared {
     config: Config,
     faults: Faults<Fault>,
-    log: Arc<log::Log>,
+    log: Arc<Log>,
+}
+
+impl Shared {
+    /// Takes the fault that acts on this request, and does what it does before the answer.
+    async fn begin(&self, model: &str, path: &str, stream: bool) -> Result<Fault, ApiError> {
+        let fault = self.faults.take(|fault| fault.matches(model, path, stream));
+        fault.delay().await;
+        match fault.status {
+            Some(status) => Err(ApiError::fault(status, fault.retry_after_s)),
+            None => Ok(fault),
+        }
+    }
+}
+
+impl FromRef<Provider> for Arc<Log> {
+    fn from_ref(fake: &Provider) -> Self {
+        fake.shared.log.clone()
+    }
 }
 
 impl FromRef<Provider> for Faults<Fault> {
@@ -106,8 +181,7 @@ impl Provider {
     /// connection before the answer's head give an empty 200 instead.
     pub fn router(&self) -> Router {
         Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .merge(control::routes())
+            .merge(inference::control::routes::<Self>())
             .fallback(api)
             .with_state(self.clone())
     }
@@ -130,44 +204,29 @@ impl Provider {
     }
 }
 
-/// What a handler decided; turned into a response after the log has it.
-enum Reply {
-    Json(Value),
-    /// A JSON answer of which half is sent before the connection is cut.
-    HalfJson(Value),
-    Stream(Box<stream::Plan>),
-}
-
 /// Every path but the control API's: one log entry a request, whatever happens.
 async fn api(State(provider): State<Provider>, request: Request) -> Response {
     let started = Instant::now();
     let shared = &provider.shared;
+    let compatible = shared.config.compatible;
     let mut recorder = shared.log.open(request.uri().path());
     let request_id = ids::random_hex("req_", 32);
     let route = format!("{} {}", request.method(), request.uri().path());
     let mut response = match dispatch(shared, request, &mut recorder).await {
-        Ok(Reply::Json(value)) => {
-            recorder.finish(Outcome::Completed);
-            Json(value).into_response()
-        }
-        Ok(Reply::HalfJson(value)) => {
-            recorder.usage_not_sent();
-            recorder.finish(Outcome::Cut);
-            stream::half(&value)
-        }
-        Ok(Reply::Stream(plan)) => plan.play(recorder),
+        Ok(reply) => reply.respond(recorder),
         Err(error) => {
             recorder.refuse(error.status, error.on_demand);
-            error.into_response()
+            error.respond(compatible)
         }
     };
     let headers = response.headers_mut();
-    let elapsed_ms = HeaderValue::from(u64::try_from(started.elapsed().as_millis()).unwrap_or(0));
-    headers.insert(HeaderName::from_static("openai-processing-ms"), elapsed_ms);
-    headers.insert(
-        HeaderName::from_static("openai-version"),
-        HeaderValue::from_static("2020-10-01"),
-    );
+    if !compatible {
+        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(0);
+        let name = HeaderName::from_static("openai-processing-ms");
+        headers.insert(name, HeaderValue::from(elapsed_ms));
+        let name = HeaderName::from_static("openai-version");
+        headers.insert(name, HeaderValue::from_static("2020-10-01"));
+    }
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         headers.insert(HeaderName::from_static("x-request-id"), id);
     }
@@ -182,7 +241,11 @@ async fn dispatch(
 ) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    let post = path == "/v1/chat/completions" || path == "/v1/embeddings";
+    let post = match path {
+        "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => true,
+        "/v1/responses" => !shared.config.compatible,
+        _ => false,
+    };
     let model_id = path.strip_prefix("/v1/models/").filter(|id| !id.is_empty());
     if !post && path != "/v1/models" && model_id.is_none() {
         return Err(ApiError::unknown_url(&parts.method, path));
@@ -190,21 +253,27 @@ async fn dispatch(
     if parts.method != if post { Method::POST } else { Method::GET } {
         return Err(ApiError::wrong_method(&parts.method, path));
     }
-    authorise(&parts.headers, &shared.config.keys)?;
+    authorise(&parts.headers, &shared.config)?;
     if !post {
         recorder.status(200);
         return models::answer(&shared.config.models, model_id).map(Reply::Json);
     }
-    let body = read_object(&parts.headers, body, shared.config.max_body_bytes).await?;
-    recorder.asked(&body);
-    if path == "/v1/embeddings" {
-        embeddings::answer(shared, &body, recorder).await
-    } else {
-        chat::answer(shared, &body, recorder).await
+    let body = inference::body::read(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let (model, user) = (params::text(&body, "model"), params::text(&body, "user"));
+    recorder.asked(model, user, params::flag(&body, "stream"));
+    match path {
+        "/v1/embeddings" => embeddings::answer(shared, &body, recorder).await,
+        "/v1/completions" => completions::answer(shared, &body, recorder).await,
+        "/v1/responses" => responses::answer(shared, &body, recorder).await,
+        _ => chat::answer(shared, &body, recorder).await,
     }
 }
 
-fn authorise(headers: &HeaderMap, keys: &[String]) -> Result<(), ApiError> {
+fn authorise(headers: &HeaderMap, config: &Config) -> Result<(), ApiError> {
+    let keys = &config.keys;
+    if config.compatible && keys.is_empty() {
+        return Ok(());
+    }
     let value = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
@@ -216,35 +285,5 @@ fn authorise(headers: &HeaderMap, keys: &[String]) -> Result<(), ApiError> {
         None => Err(ApiError::no_key()),
         Some(key) if keys.iter().any(|known| known == key) => Ok(()),
         Some(_) => Err(ApiError::wrong_key()),
-    }
-}
-
-async fn read_object(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<serde_json::Map<String, Value>, ApiError> {
-    let mime = media_type(headers);
-    if !mime.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::content_type(mime));
-    }
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|length: usize| length > limit) {
-        return Err(ApiError::too_large(limit));
-    }
-    let bytes = body::to_bytes(body, limit)
-        .await
-        .map_err(|_| ApiError::too_large(limit))?;
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(ApiError::broken_json("the body is not an object")),
-        // The parser's own message may quote the prompt; its place is enough.
-        Err(error) => Err(ApiError::broken_json(&format!(
-            "parse error at line {}, column {}",
-            error.line(),
-            error.column()
-        ))),
     }
 }

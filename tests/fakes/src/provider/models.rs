@@ -9,12 +9,18 @@ use super::error::ApiError;
 /// What a model can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelKind {
-    /// Serves `/v1/chat/completions`.
+    /// Serves `/v1/chat/completions` and `/v1/responses`; where the server is
+    /// not OpenAI's own, `/v1/completions`, too.
     Chat {
         /// Prompt and answer together, in tokens.
         context_tokens: u64,
         /// The largest `max_tokens`.
         max_output_tokens: u64,
+    },
+    /// Serves `/v1/completions`.
+    Completion {
+        /// Prompt and answer together, in tokens.
+        context_tokens: u64,
     },
     /// Serves `/v1/embeddings`.
     Embedding {
@@ -37,14 +43,29 @@ pub struct Model {
 }
 
 impl Model {
-    /// `gpt-4o`, `gpt-4o-mini` and `text-embedding-3-small`.
+    /// `gpt-4o`, `gpt-4o-mini`, `gpt-3.5-turbo-instruct` and `text-embedding-3-small`.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         vec![
             Self::chat("gpt-4o", "gpt-4o-2024-08-06"),
             Self::chat("gpt-4o-mini", "gpt-4o-mini-2024-07-18"),
+            Self::completion("gpt-3.5-turbo-instruct", "gpt-3.5-turbo-instruct"),
             Self::embedding("text-embedding-3-small", "text-embedding-3-small"),
         ]
+    }
+
+    /// `mistralai/Mistral-7B-Instruct-v0.3`, for a server that is not OpenAI's own.
+    #[must_use]
+    pub fn compatible_defaults() -> Vec<Self> {
+        let id = "mistralai/Mistral-7B-Instruct-v0.3";
+        let kind = ModelKind::Chat {
+            context_tokens: 32_768,
+            max_output_tokens: 32_768,
+        };
+        vec![Self {
+            kind,
+            ..Self::chat(id, id)
+        }]
     }
 
     /// A chat model with the limits of gpt-4o.
@@ -53,6 +74,19 @@ impl Model {
         let kind = ModelKind::Chat {
             context_tokens: 128_000,
             max_output_tokens: 16_384,
+        };
+        Self {
+            id: id.to_owned(),
+            served: served.to_owned(),
+            kind,
+        }
+    }
+
+    /// A model that completes text, with the limits of gpt-3.5-turbo-instruct.
+    #[must_use]
+    pub fn completion(id: &str, served: &str) -> Self {
+        let kind = ModelKind::Completion {
+            context_tokens: 4_096,
         };
         Self {
             id: id.to_owned(),
@@ -79,15 +113,19 @@ impl Model {
 impl FromStr for Model {
     type Err = String;
 
-    /// Reads `ID=chat`, `ID=embedding`, or either with `@SERVED` after it.
+    /// Reads `ID=chat`, `ID=completion`, `ID=embedding`, or one with `@SERVED` after it.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted =
-            || format!("{text:?} is not ID=chat or ID=embedding, with an optional @SERVED");
+        let wanted = || {
+            format!(
+                "{text:?} is not ID=chat, ID=completion or ID=embedding, with an optional @SERVED"
+            )
+        };
         let (id, rest) = text.split_once('=').ok_or_else(wanted)?;
         let (kind, served) = rest.split_once('@').unwrap_or((rest, id));
         match kind {
             _ if id.is_empty() || served.is_empty() => Err(wanted()),
             "chat" => Ok(Self::chat(id, served)),
+            "completion" => Ok(Self::completion(id, served)),
             "embedding" => Ok(Self::embedding(id, served)),
             _ => Err(wanted()),
         }

@@ -17,6 +17,9 @@ use weir_fakes::{
 pub const PROVIDER_KEY: &str = "sk-fake-provider";
 pub const STRIPE_KEY: &str = "sk_test_fake";
 
+/// A picture of one pixel.
+pub const PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
 /// The time that a fake Stripe starts at: 2026-11-10 12:34:56 UTC.
 pub const NOW: i64 = 1_794_314_096;
 

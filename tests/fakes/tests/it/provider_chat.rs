@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weir_fakes::provider::{Outcome, count_tokens};
 
-use crate::client::FakeProvider;
+use crate::client::{FakeProvider, PNG};
 
 fn chat(prompt: &str, more: Value) -> Value {
     let mut body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}]});
@@ -162,8 +162,8 @@ async fn known_arguments_are_accepted() {
         json!({"stream": false, "stream_options": null, "max_tokens": null, "user": null}),
         json!({"messages": [
             {"role": "developer", "content": "be short"},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]},
-            {"role": "assistant", "content": null, "tool_calls": [{"id": "c", "type": "function"}]},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": PNG}}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "level", "arguments": "{}"}}]},
             {"role": "tool", "content": "7", "tool_call_id": "c"},
         ]}),
     ] {
@@ -254,6 +254,7 @@ async fn models_are_listed_under_both_names() {
             "gpt-4o-2024-08-06",
             "gpt-4o-mini",
             "gpt-4o-mini-2024-07-18",
+            "gpt-3.5-turbo-instruct",
             "text-embedding-3-small",
         ]
     );

@@ -231,7 +231,7 @@ async fn requests_that_never_get_to_a_model() {
     .await;
     check(
         Method::POST,
-        "/v1/completions",
+        "/v1/moderations",
         &right,
         "{}",
         404,

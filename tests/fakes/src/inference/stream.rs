@@ -11,7 +11,6 @@ use http::{HeaderValue, header};
 use serde_json::Value;
 
 use super::{
-    error::ApiError,
     faults::Fault,
     log::{Outcome, Recorder},
 };
@@ -21,35 +20,66 @@ use crate::server::Cut;
 /// hyper and h2 throw away what is still buffered then.
 const CUT_GRACE: Duration = Duration::from_millis(20);
 
-/// One chunk object.
+/// One chunk or event.
 #[derive(Debug)]
-pub(super) struct Event {
-    pub(super) chunk: Value,
+pub(crate) struct Event {
+    frame: Bytes,
     /// Tokens of the answer in it.
-    pub(super) tokens: u64,
+    tokens: u64,
     /// Whether it is the one with the usage.
-    pub(super) usage: bool,
+    usage: bool,
+}
+
+impl Event {
+    /// An event without a name, and how many of the answer's tokens are in it.
+    pub(crate) fn data(value: &Value, tokens: u64) -> Self {
+        Self::raw(format!("data: {value}\n\n"), tokens)
+    }
+
+    /// An event whose name is its `type`, too.
+    pub(crate) fn named(value: &Value, tokens: u64) -> Self {
+        let name = value.get("type").and_then(Value::as_str);
+        let name = name.unwrap_or_default();
+        Self::raw(format!("event: {name}\ndata: {value}\n\n"), tokens)
+    }
+
+    /// What ends a stream of chat completions.
+    pub(crate) fn done() -> Self {
+        Self::raw("data: [DONE]\n\n".to_owned(), 0)
+    }
+
+    /// The same, known to tell the usage where `tells`.
+    pub(crate) fn with_usage(self, tells: bool) -> Self {
+        Self {
+            usage: tells,
+            ..self
+        }
+    }
+
+    fn raw(frame: String, tokens: u64) -> Self {
+        Self {
+            frame: Bytes::from(frame),
+            tokens,
+            usage: false,
+        }
+    }
 }
 
 /// A stream to be played.
 #[derive(Debug)]
-pub(super) struct Plan {
-    events: VecDeque<Event>,
-    reasoning_tokens: u64,
-    fault: Fault,
+pub(crate) struct Plan {
+    pub(crate) events: VecDeque<Event>,
+    /// What ends it; not counted as a chunk.
+    pub(crate) end: Option<Event>,
+    /// The error that a fault may put into it.
+    pub(crate) error: Event,
+    pub(crate) reasoning_tokens: u64,
+    pub(crate) fault: Fault,
 }
 
 impl Plan {
-    pub(super) fn new(events: Vec<Event>, reasoning_tokens: u64, fault: Fault) -> Self {
-        Self {
-            events: events.into(),
-            reasoning_tokens,
-            fault,
-        }
-    }
-
     /// The response; `recorder` lives in its body and finishes with it.
-    pub(super) fn play(self: Box<Self>, recorder: Recorder) -> Response {
+    pub(crate) fn play(self: Box<Self>, recorder: Recorder) -> Response {
         let player = Player {
             plan: *self,
             recorder,
@@ -66,7 +96,7 @@ impl Plan {
 }
 
 /// A JSON answer that breaks off in the middle.
-pub(super) fn half(value: &Value) -> Response {
+pub(crate) fn half(value: &Value) -> Response {
     let text = value.to_string();
     let length = text.len();
     let first = text
@@ -112,28 +142,31 @@ impl Player {
         if due(self.plan.fault.error_in_stream_after_chunks) {
             self.ended = true;
             self.recorder.finish(Outcome::Fault);
-            let error = ApiError::fault(500, None).body();
-            return Some((Ok(frame(&error)), self));
+            return Some((Ok(self.plan.error.frame.clone()), self));
         }
         self.wait(sent == 0).await;
-        match self.plan.events.pop_front() {
-            Some(event) => {
-                if sent == 0 {
-                    self.recorder.reasoned(self.plan.reasoning_tokens);
-                }
-                self.recorder.chunk_sent();
-                self.recorder.generated(event.tokens);
-                if event.usage {
-                    self.recorder.usage_sent();
-                }
-                Some((Ok(frame(&event.chunk)), self))
+        if let Some(event) = self.plan.events.pop_front() {
+            if sent == 0 {
+                self.recorder.reasoned(self.plan.reasoning_tokens);
             }
-            None => {
-                self.ended = true;
-                // Before the client can see the end, so that the log has it by then.
-                self.recorder.finish(Outcome::Completed);
-                Some((Ok(Bytes::from_static(b"data: [DONE]\n\n")), self))
-            }
+            self.recorder.chunk_sent();
+            self.note(&event);
+            return Some((Ok(event.frame), self));
+        }
+        self.ended = true;
+        let end = self.plan.end.take();
+        if let Some(end) = &end {
+            self.note(end);
+        }
+        // Before the client can see the end, so that the log has it by then.
+        self.recorder.finish(Outcome::Completed);
+        end.map(|end| (Ok(end.frame), self))
+    }
+
+    fn note(&mut self, event: &Event) {
+        self.recorder.generated(event.tokens);
+        if event.usage {
+            self.recorder.usage_sent();
         }
     }
 
@@ -157,8 +190,4 @@ impl Player {
             None => tokio::task::yield_now().await,
         }
     }
-}
-
-fn frame(value: &Value) -> Bytes {
-    Bytes::from(format!("data: {value}\n\n"))
 }

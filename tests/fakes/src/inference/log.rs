@@ -5,16 +5,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
+use super::prompt::Charge;
 use crate::ids;
+use serde::{Deserialize, Serialize};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Answered in full: the fake handed over the JSON, or the stream's `[DONE]`.
+    /// Answered in full: the fake handed over the JSON, or the end of the stream.
     Completed,
     /// A fault cut the connection.
     Cut,
@@ -40,29 +39,36 @@ pub struct Entry {
     pub model: Option<String>,
     /// Whether a stream was asked for.
     pub stream: bool,
-    /// The `user` field.
+    /// The `user` field; of Anthropic's API, `metadata.user_id`.
     pub user: Option<String>,
     /// The status sent; none if the client left before.
     pub status: Option<u16>,
-    /// Tokens of the prompt, cached ones included; 0 if it was refused.
+    /// Tokens of the prompt, those from and into the cache included; 0 if it was refused.
     pub prompt_tokens: u64,
     /// Tokens of the answer, those for reasoning included.
     pub completion_tokens: u64,
     /// Tokens of the prompt that were cached.
     pub cached_tokens: u64,
+    /// Tokens of the prompt that were written into the cache.
+    pub cache_write_tokens: u64,
     /// Tokens spent on reasoning.
     pub reasoning_tokens: u64,
-    /// Whether `usage` was in what was sent.
+    /// Images in the prompt; 0 if it was refused.
+    pub images: u64,
+    /// Definitions of tools in the prompt; 0 if it was refused.
+    pub tools: u64,
+    /// Whether the whole `usage` was in what was sent.
     pub usage_sent: bool,
     /// How it ended.
     pub outcome: Outcome,
-    /// Chunk objects handed to the connection; neither `[DONE]` nor an error is one.
+    /// Chunks or events handed to the connection; neither what ends a stream (`[DONE]`,
+    /// `message_stop`, `response.completed`) nor an error is one.
     pub chunks_sent: u64,
 }
 
 /// All finished requests since the log was last emptied.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<Inner>);
+pub(crate) struct Log(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -74,7 +80,7 @@ struct Inner {
 }
 
 impl Log {
-    pub(super) fn open(self: &Arc<Self>, path: &str) -> Recorder {
+    pub(crate) fn open(self: &Arc<Self>, path: &str) -> Recorder {
         let mut inner = self.lock();
         inner.last_seq = inner.last_seq.saturating_add(1);
         inner.open = inner.open.saturating_add(1);
@@ -89,7 +95,10 @@ impl Log {
             prompt_tokens: 0,
             completion_tokens: 0,
             cached_tokens: 0,
+            cache_write_tokens: 0,
             reasoning_tokens: 0,
+            images: 0,
+            tools: 0,
             usage_sent: false,
             outcome: Outcome::ClientGone,
             chunks_sent: 0,
@@ -101,15 +110,15 @@ impl Log {
         }
     }
 
-    pub(super) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         self.lock().entries.values().cloned().collect()
     }
 
-    pub(super) fn open_requests(&self) -> usize {
+    pub(crate) fn open_requests(&self) -> usize {
         self.lock().open
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut inner = self.lock();
         inner.cleared_to = inner.last_seq;
         inner.entries.clear();
@@ -131,7 +140,7 @@ impl Log {
 /// The entry of one open request. Dropped before [`Recorder::finish`], it says
 /// that the client went away: hyper drops a handler or a body only then.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     log: Arc<Log>,
     entry: Entry,
     finished: bool,
@@ -139,48 +148,50 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Notes what the body asks for, even if it is then refused.
-    pub(super) fn asked(&mut self, body: &Map<String, Value>) {
-        let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-        self.entry.model = text("model");
-        self.entry.user = text("user");
-        self.entry.stream = body.get("stream").and_then(Value::as_bool).unwrap_or(false);
+    pub(crate) fn asked(&mut self, model: Option<&str>, user: Option<&str>, stream: bool) {
+        self.entry.model = model.map(str::to_owned);
+        self.entry.user = user.map(str::to_owned);
+        self.entry.stream = stream;
     }
 
-    pub(super) fn status(&mut self, status: u16) {
+    pub(crate) fn status(&mut self, status: u16) {
         self.entry.status = Some(status);
     }
 
-    pub(super) fn prompt(&mut self, tokens: u64, cached: u64) {
-        self.entry.prompt_tokens = tokens;
-        self.entry.cached_tokens = cached;
+    pub(crate) fn prompt(&mut self, charge: &Charge) {
+        self.entry.prompt_tokens = charge.tokens;
+        self.entry.cached_tokens = charge.cached;
+        self.entry.cache_write_tokens = charge.cache_write;
+        self.entry.images = charge.images;
+        self.entry.tools = charge.tools;
     }
 
-    pub(super) fn generated(&mut self, tokens: u64) {
+    pub(crate) fn generated(&mut self, tokens: u64) {
         self.entry.completion_tokens = self.entry.completion_tokens.saturating_add(tokens);
     }
 
-    pub(super) fn reasoned(&mut self, tokens: u64) {
+    pub(crate) fn reasoned(&mut self, tokens: u64) {
         self.entry.reasoning_tokens = tokens;
         self.generated(tokens);
     }
 
-    pub(super) fn chunk_sent(&mut self) {
+    pub(crate) fn chunk_sent(&mut self) {
         self.entry.chunks_sent = self.entry.chunks_sent.saturating_add(1);
     }
 
-    pub(super) fn chunks_sent(&self) -> u64 {
+    pub(crate) fn chunks_sent(&self) -> u64 {
         self.entry.chunks_sent
     }
 
-    pub(super) fn usage_sent(&mut self) {
+    pub(crate) fn usage_sent(&mut self) {
         self.entry.usage_sent = true;
     }
 
-    pub(super) fn usage_not_sent(&mut self) {
+    pub(crate) fn usage_not_sent(&mut self) {
         self.entry.usage_sent = false;
     }
 
-    pub(super) fn refuse(&mut self, status: u16, on_demand: bool) {
+    pub(crate) fn refuse(&mut self, status: u16, on_demand: bool) {
         self.status(status);
         self.finish(if on_demand {
             Outcome::Fault
@@ -190,7 +201,7 @@ impl Recorder {
     }
 
     /// Puts the entry into the log; what comes after is not recorded.
-    pub(super) fn finish(&mut self, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, outcome: Outcome) {
         if !self.finished {
             self.finished = true;
             self.entry.outcome = outcome;

@@ -15,7 +15,7 @@ pub fn count(text: &str) -> u64 {
 ///
 /// A token is a piece of three to six ASCII letters or digits, with the space
 /// before it if there is one; any other character is one by itself.
-pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let first = rest.chars().next()?;

@@ -1,5 +1,7 @@
 //! Faults on demand: what goes wrong, with which requests, and how often.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control;
@@ -26,16 +28,18 @@ pub struct Fault {
     pub status: Option<u16>,
     /// Seconds for `retry-after`; goes with `status`.
     pub retry_after_s: Option<u64>,
-    /// Cut the connection after so many chunks of a stream, or before `[DONE]`
-    /// if it has fewer; of a JSON answer, half is sent.
+    /// Cut the connection after so many chunks of a stream, or before what ends
+    /// it if it has fewer; of a JSON answer, half is sent.
     pub cut_after_chunks: Option<u64>,
-    /// Send an error event after so many chunks of a stream, and end it without
-    /// `[DONE]`; JSON answers are not affected and don't use it up.
+    /// Send an error event after so many chunks of a stream, and end it there;
+    /// JSON answers are not affected and don't use it up.
     pub error_in_stream_after_chunks: Option<u64>,
     /// Leave `usage` out of the answer.
     pub missing_usage: bool,
     /// How many of the prompt's tokens count as cached (at most all).
     pub cached_tokens: Option<u64>,
+    /// How many of the others count as written into the cache (at most all).
+    pub cache_write_tokens: Option<u64>,
     /// How many tokens are spent on reasoning, within what `max_tokens` allows.
     pub reasoning_tokens: Option<u64>,
     /// How many words each choice has.
@@ -66,9 +70,16 @@ impl control::Fault for Fault {
 
 impl Fault {
     /// Whether it acts on this request.
-    pub(super) fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
+    pub(crate) fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
         self.model.as_deref().is_none_or(|wanted| wanted == model)
             && self.path.as_deref().is_none_or(|wanted| wanted == path)
             && (stream || self.error_in_stream_after_chunks.is_none())
+    }
+
+    /// Waits, where it says so, before anything is answered.
+    pub(crate) async fn delay(&self) {
+        if let Some(delay_ms) = self.delay_ms {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
     }
 }
