@@ -129,7 +129,7 @@ impl From<Mistake> for ApiError {
                     "an array" => "list",
                     "an integer" => "integer",
                     "a decimal" => "number",
-                    other => other,
+                    other => other.trim_start_matches("a "),
                 };
                 format!("Input should be a valid {wanted}")
             }

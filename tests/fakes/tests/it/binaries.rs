@@ -1,4 +1,4 @@
-//! The two binaries: ready file, signals, and logs that keep secrets.
+//! The binaries: ready file, signals, and logs that keep secrets.
 
 use std::{
     fs,
@@ -34,7 +34,12 @@ async fn check(binary: &str, key: &str, path: &str, kind: &str, body: &str, sign
     let port: u16 = address.strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
     assert_ne!(port, 0);
     let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str()), ("content-type", kind)];
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("x-api-key", key),
+        ("anthropic-version", "2023-06-01"),
+        ("content-type", kind),
+    ];
     let url = format!("http://{address}{path}");
     send(Method::POST, url, &headers, body.to_owned())
         .await
@@ -72,6 +77,22 @@ async fn the_provider() {
 }
 
 #[tokio::test]
+async fn anthropic() {
+    let body = r#"{"model":"claude-opus-4-5","max_tokens":9,"messages":[{"role":"user","content":"s3cret"}]}"#;
+    let binary = env!("CARGO_BIN_EXE_fake-anthropic");
+    let kind = "application/json";
+    check(
+        binary,
+        "sk-ant-k3y",
+        "/v1/messages",
+        kind,
+        body,
+        Signal::SIGTERM,
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn stripe() {
     let kind = "application/x-www-form-urlencoded";
     let binary = env!("CARGO_BIN_EXE_fake-stripe");
@@ -99,6 +120,13 @@ fn flags_are_checked() {
             env!("CARGO_BIN_EXE_fake-provider"),
             &["--key", "k", "--model", "m=image"],
             "ID=chat",
+        ),
+        (env!("CARGO_BIN_EXE_fake-provider"), &[], "--key"),
+        (env!("CARGO_BIN_EXE_fake-anthropic"), &[], "--key"),
+        (
+            env!("CARGO_BIN_EXE_fake-anthropic"),
+            &["--key", "k", "--model", "@x"],
+            "ID@SERVED",
         ),
     ] {
         let output = Command::new(binary).args(arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! The two fakes over real TCP, held to what the real services do.
+//! The fakes over real TCP, held to what the real services do.
 // Clippy knows tests by their attribute; here the helpers are tests, too.
 #![allow(
     clippy::unwrap_used,
@@ -8,13 +8,23 @@
     clippy::arithmetic_side_effects
 )]
 
+mod anthropic_client;
 mod client;
+mod sse;
+
+mod anthropic_messages;
+mod anthropic_refusals;
+mod anthropic_stream;
 
 mod provider_chat;
+mod provider_completions;
 mod provider_control;
 mod provider_embeddings;
 mod provider_refusals;
+mod provider_responses;
 mod provider_stream;
+mod provider_strictness;
+mod provider_tools;
 
 mod stripe_billing;
 mod stripe_calls;
