@@ -119,12 +119,18 @@ impl Message {
 
     /// The counts of input tokens, which don't overlap, with this many of output.
     fn counts(&self, output_tokens: u64) -> Value {
-        json!({
+        let mut counts = json!({
             "input_tokens": self.charge.fresh(),
             "cache_creation_input_tokens": self.charge.cache_write,
             "cache_read_input_tokens": self.charge.cached,
             "output_tokens": output_tokens,
-        })
+        });
+        // A stream begins before there is any thinking to tell apart.
+        if self.reasoning_tokens > 0 && output_tokens >= self.reasoning_tokens {
+            let details = json!({"thinking_tokens": self.reasoning_tokens});
+            extend(&mut counts, json!({"output_tokens_details": details}));
+        }
+        counts
     }
 
     fn usage(&self, output_tokens: u64) -> Value {

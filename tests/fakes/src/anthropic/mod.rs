@@ -4,6 +4,11 @@
 //! Tools are used where the request demands it, or where the last user message
 //! contains `tool` and does not bring a tool's result; two of them where it
 //! contains `two tools`, unless parallel use is disabled.
+//!
+//! In two things it is stricter than Anthropic on purpose: of the API's versions
+//! it speaks 2023-06-01 alone, not 2026-10-21, which has no `temperature`, `top_p`
+//! and `top_k`; and it takes keys in `x-api-key` alone. Anthropic's SDKs of late
+//! 2026 send that newer version and `Authorization: Bearer`: they get a 401 here.
 
 mod models;
 
@@ -40,7 +45,7 @@ use crate::{
 
 pub use self::models::Model;
 
-/// The one version of the API that is spoken.
+/// The one version of the API that is spoken; Anthropic has a newer one, too.
 const VERSION: &str = "2023-06-01";
 
 /// What a fake Anthropic accepts.

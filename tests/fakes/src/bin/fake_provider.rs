@@ -42,7 +42,9 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     weir_process::init_logs();
     let mut config = if args.compatible {
-        Config::compatible(args.keys)
+        // A variable that is set, but empty, is no key.
+        let given = args.keys.into_iter().filter(|key| !key.is_empty());
+        Config::compatible(given.collect())
     } else {
         Config::new(args.keys)
     };

@@ -234,6 +234,8 @@ async fn thinking_comes_first_and_is_counted() {
     let said = count_tokens(answer["content"][1]["text"].as_str().unwrap());
     assert_eq!(thought, 30);
     assert_eq!(answer["usage"]["output_tokens"], thought + said);
+    let details = json!({"thinking_tokens": 30});
+    assert_eq!(answer["usage"]["output_tokens_details"], details);
     let entry = fake.last().await;
     assert_eq!(
         (entry.reasoning_tokens, entry.completion_tokens),

@@ -77,6 +77,25 @@ async fn the_provider() {
 }
 
 #[tokio::test]
+async fn a_compatible_provider_needs_no_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fake-provider"))
+        .args(["--compatible", "--ready-file"])
+        .arg(&ready)
+        .env("FAKE_PROVIDER_KEYS", "")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually(|| ready.exists()).await;
+    let url = format!("http://{}/v1/models", fs::read_to_string(&ready).unwrap());
+    let list = send(Method::GET, url, &[], "").await.unwrap();
+    assert!(list.with_status(200).text.contains("mistralai/"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
 async fn anthropic() {
     let body = r#"{"model":"claude-opus-4-5","max_tokens":9,"messages":[{"role":"user","content":"s3cret"}]}"#;
     let binary = env!("CARGO_BIN_EXE_fake-anthropic");
