@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::inference::{
     body::Unreadable,
+    faults::Failure,
     params::{Mistake, What},
 };
 
@@ -114,6 +115,12 @@ impl ApiError {
             retry_after_s: None,
             on_demand: false,
         }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::fault(failure.status, failure.retry_after_s)
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn answer(
     let request = Request::read(body, &shared.config.models)?;
     let asked = text(body, "model").unwrap_or_default();
     let stream = flag(body, "stream");
-    let fault = shared.begin(asked, "/v1/messages", stream).await?;
+    let fault = shared.faults.begin(asked, "/v1/messages", stream).await?;
     let message = Message::new(&request, &fault);
     recorder.status(200);
     recorder.prompt(&message.charge);
@@ -60,7 +60,7 @@ pub(super) async fn count(
     let request = Request::counted(body, &shared.config.models)?;
     let asked = text(body, "model").unwrap_or_default();
     let path = "/v1/messages/count_tokens";
-    let fault = shared.begin(asked, path, false).await?;
+    let fault = shared.faults.begin(asked, path, false).await?;
     recorder.status(200);
     let value = json!({"input_tokens": request.prompt.tokens});
     Ok(Reply::json(value, &fault))

@@ -87,18 +87,6 @@ struct Shared {
     log: Arc<Log>,
 }
 
-impl Shared {
-    /// Takes the fault that acts on this request, and does what it does before the answer.
-    async fn begin(&self, model: &str, path: &str, stream: bool) -> Result<Fault, ApiError> {
-        let fault = self.faults.take(|fault| fault.matches(model, path, stream));
-        fault.delay().await;
-        match fault.status {
-            Some(status) => Err(ApiError::fault(status, fault.retry_after_s)),
-            None => Ok(fault),
-        }
-    }
-}
-
 impl FromRef<Anthropic> for Faults<Fault> {
     fn from_ref(fake: &Anthropic) -> Self {
         fake.shared.faults.clone()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control;
+use crate::control::{self, Faults};
 
 /// One fault. Of several that match a request, the oldest acts, alone.
 ///
@@ -70,16 +70,38 @@ impl control::Fault for Fault {
 
 impl Fault {
     /// Whether it acts on this request.
-    pub(crate) fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
+    fn matches(&self, model: &str, path: &str, stream: bool) -> bool {
         self.model.as_deref().is_none_or(|wanted| wanted == model)
             && self.path.as_deref().is_none_or(|wanted| wanted == path)
             && (stream || self.error_in_stream_after_chunks.is_none())
     }
+}
 
-    /// Waits, where it says so, before anything is answered.
-    pub(crate) async fn delay(&self) {
-        if let Some(delay_ms) = self.delay_ms {
+/// The error that a fault answers with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: u16,
+    pub(crate) retry_after_s: Option<u64>,
+}
+
+impl Faults<Fault> {
+    /// Takes the fault that acts on this request, and does what it does before the answer.
+    pub(crate) async fn begin(
+        &self,
+        model: &str,
+        path: &str,
+        stream: bool,
+    ) -> Result<Fault, Failure> {
+        let fault = self.take(|fault| fault.matches(model, path, stream));
+        if let Some(delay_ms) = fault.delay_ms {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        match fault.status {
+            Some(status) => Err(Failure {
+                status,
+                retry_after_s: fault.retry_after_s,
+            }),
+            None => Ok(fault),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn answer(
     let request = ChatRequest::read(body, &shared.config)?;
     let asked = text(body, "model").unwrap_or_default();
     let path = "/v1/chat/completions";
-    let fault = shared.begin(asked, path, request.stream).await?;
+    let fault = shared.faults.begin(asked, path, request.stream).await?;
     let completion = Completion::new(&request, &fault);
     recorder.status(200);
     recorder.prompt(&completion.output.charge);

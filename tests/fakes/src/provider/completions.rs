@@ -75,7 +75,7 @@ pub(super) async fn answer(
     let request = Request::read(body, shared)?;
     let asked = text(body, "model").unwrap_or_default();
     let path = "/v1/completions";
-    let fault = shared.begin(asked, path, request.stream).await?;
+    let fault = shared.faults.begin(asked, path, request.stream).await?;
     let completion = Completion::new(&request, &fault);
     recorder.status(200);
     recorder.prompt(&completion.output.charge);

@@ -65,7 +65,7 @@ pub(super) async fn answer(
             message,
         ));
     };
-    let fault = shared.begin(asked, "/v1/embeddings", false).await?;
+    let fault = shared.faults.begin(asked, "/v1/embeddings", false).await?;
     let base64 = given(body, "encoding_format").and_then(Value::as_str) == Some("base64");
     let prompt_tokens: u64 = inputs.iter().map(|input| input.tokens).sum();
     let data: Vec<Value> = inputs

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::inference::{
     body::Unreadable,
+    faults::Failure,
     params::{Mistake, What},
 };
 
@@ -215,6 +216,12 @@ impl ApiError {
         json!({"error": {
             "message": self.message, "type": kind, "param": self.param, "code": self.status,
         }})
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::fault(failure.status, failure.retry_after_s)
     }
 }
 

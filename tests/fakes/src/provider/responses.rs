@@ -78,7 +78,7 @@ pub(super) async fn answer(
     let request = Request::read(body, &shared.config)?;
     let asked = text(body, "model").unwrap_or_default();
     let stream = flag(body, "stream");
-    let fault = shared.begin(asked, "/v1/responses", stream).await?;
+    let fault = shared.faults.begin(asked, "/v1/responses", stream).await?;
     let response = Made::new(&request, body, &fault);
     recorder.status(200);
     recorder.prompt(&response.output.charge);
