@@ -13,4 +13,5 @@ pub mod quota;
 pub mod refusal;
 pub mod relay;
 pub mod request;
+pub mod translate;
 pub mod used_once;
