@@ -166,3 +166,12 @@ pub(super) fn unreadable() -> ApiError {
         "the provider sent an event that could not be read",
     )
 }
+
+/// The provider's stream ended before it began.
+pub(super) fn nothing() -> ApiError {
+    ApiError::new(
+        "server_error",
+        "provider_error",
+        "the provider's stream ended without an answer",
+    )
+}

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize,
-    de::{MapAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -18,6 +18,10 @@ use crate::refusal::Refusal;
 /// The most members of an object that is read; both dialects know about forty.
 /// The search for one that comes twice is short only while they are few.
 const MEMBERS_MAX: usize = 64;
+
+/// The most items of a list that is read: as many messages as Anthropic takes
+/// ("Create a Message"). A list of small items takes many times its bytes.
+const ITEMS_MAX: usize = 100_000;
 
 /// The most bytes of an unknown member's name that an error repeats.
 const NAME_SHOWN_MAX_BYTES: usize = 64;
@@ -88,7 +92,11 @@ impl<'a> Node<'a> {
     }
 
     pub fn list(&self) -> Result<Vec<Node<'a>>, Refusal> {
-        let items: Vec<&'a RawValue> = self.typed("an array")?;
+        if !self.raw.get().starts_with('[') {
+            return Err(self.wrong_type("an array"));
+        }
+        let Items(items) = serde_json::from_str(self.raw.get())
+            .map_err(|_| self.invalid(format!("holds more than {ITEMS_MAX} items")))?;
         Ok(items
             .into_iter()
             .enumerate()
@@ -160,6 +168,9 @@ impl<'a> Node<'a> {
 }
 
 fn invalid(path: &str, code: &str, why: impl fmt::Display) -> Refusal {
+    if path.is_empty() {
+        return Refusal::invalid(400, code, format!("Invalid value: the body {why}."));
+    }
     Refusal::invalid(400, code, format!("Invalid value: '{path}' {why}.")).at(path)
 }
 
@@ -307,5 +318,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for InOrder<'a> {
             }
         }
         deserializer.deserialize_map(Read)
+    }
+}
+
+/// The items of a list, in order.
+struct Items<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Items<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    if items.len() >= ITEMS_MAX {
+                        return Err(serde::de::Error::custom("too many items"));
+                    }
+                    items.push(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Read)
     }
 }

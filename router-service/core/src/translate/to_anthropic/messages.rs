@@ -72,12 +72,16 @@ pub(super) fn read<'a>(messages: &Node<'a>) -> Result<Conversation<'a>, Refusal>
         }
         fields.end()?;
     }
-    if conversation.turns.is_empty() {
-        return Err(
-            messages.unsupported("it wants a message beside the system's that says something")
-        );
+    match conversation.turns.last() {
+        None => {
+            Err(messages.unsupported("it wants a message beside the system's that says something"))
+        }
+        // OpenAI's model would answer to it.
+        Some(Turn {
+            role: "assistant", ..
+        }) => Err(messages.unsupported("its model would go on with an assistant's last message")),
+        Some(_) => Ok(conversation),
     }
-    Ok(conversation)
 }
 
 impl<'a> Conversation<'a> {

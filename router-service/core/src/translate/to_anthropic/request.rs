@@ -11,7 +11,7 @@ use super::{
     super::{
         Target,
         anthropic::{Metadata, Request},
-        fields::{Fields, Is, Without, unsupported},
+        fields::{Fields, Is, Node, Without, unsupported},
         write,
     },
     messages, tools,
@@ -123,13 +123,19 @@ fn stream_options(fields: &mut Fields<'_>) -> Result<(), Refusal> {
     options.end()
 }
 
+/// Anthropic stops at no white space ("OpenAI SDK compatibility").
 fn stop<'a>(fields: &mut Fields<'a>) -> Result<Vec<Cow<'a, str>>, Refusal> {
-    match fields.take("stop") {
-        None => Ok(Vec::new()),
-        Some(stop) if stop.is_text() => Ok(vec![stop.text()?]),
-        Some(stop) if stop.raw.get().starts_with('[') => stop.texts(),
-        Some(stop) => Err(stop.wrong_type("a string or an array of strings")),
-    }
+    let items = match fields.take("stop") {
+        None => Vec::new(),
+        Some(stop) if stop.is_text() => vec![stop],
+        Some(stop) if stop.raw.get().starts_with('[') => stop.list()?,
+        Some(stop) => return Err(stop.wrong_type("a string or an array of strings")),
+    };
+    let text = |item: &Node<'a>| match item.text()? {
+        text if text.trim().is_empty() => Err(item.unsupported("it stops at no white space")),
+        text => Ok(text),
+    };
+    items.iter().map(text).collect()
 }
 
 /// A number, unless it is one, which is the default of both sides. Anthropic's

@@ -228,7 +228,7 @@ impl Stream {
 
     fn end(&mut self, out: &mut Vec<u8>) {
         if self.message_id.is_none() {
-            self.fail(&errors::unreadable(), out);
+            self.fail(&errors::nothing(), out);
             return;
         }
         self.blocks.finish(out);

@@ -39,7 +39,8 @@ pub(super) fn read<'a>(
     if let Some(system) = fields.take("system") {
         messages.extend(system_message(&system)?);
     }
-    for message in fields.require("messages")?.list()? {
+    let list = fields.require("messages")?;
+    for message in list.list()? {
         let mut fields = message.fields()?;
         let role = fields.require("role")?;
         let content = fields.require("content")?;
@@ -50,6 +51,9 @@ pub(super) fn read<'a>(
             _ => return Err(role.invalid("must be `user`, `assistant` or `system`")),
         }
         fields.end()?;
+    }
+    if let Some(Message::Assistant { .. }) = messages.last() {
+        return Err(list.unsupported("its model would not go on with an assistant's last message"));
     }
     Ok(messages)
 }
