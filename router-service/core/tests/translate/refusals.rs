@@ -14,6 +14,15 @@ const SECRET: &str = "s3cret";
 
 #[track_caller]
 fn check(translate: Translate, target: &Target<'_>, body: &str, param: Option<&str>, code: &str) {
+    let code = match code {
+        "unsupported" => "unsupported_parameter",
+        "unknown" => "unknown_parameter",
+        "type" => "invalid_type",
+        "value" => "invalid_value",
+        "missing" => "missing_required_parameter",
+        "twice" => "duplicate_parameter",
+        code => code,
+    };
     let refusal = translate(body.as_bytes(), target).expect_err(body);
     assert_eq!(refusal.status, 400, "{body}");
     assert_eq!(
@@ -29,338 +38,126 @@ fn check(translate: Translate, target: &Target<'_>, body: &str, param: Option<&s
     }
 }
 
-const UNSUPPORTED: &str = "unsupported_parameter";
-const UNKNOWN: &str = "unknown_parameter";
-const TYPE: &str = "invalid_type";
-const VALUE: &str = "invalid_value";
-const MISSING: &str = "missing_required_parameter";
-const TWICE: &str = "duplicate_parameter";
+/// The lines of a table: code, parameter, and what the body holds.
+fn cases(table: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    table.trim().lines().map(|line| {
+        let (code, rest) = line.split_once(' ').unwrap();
+        let (param, member) = rest.split_once(' ').unwrap();
+        (code, param, member)
+    })
+}
+
+/// Members of a request of OpenAI's dialect.
+const OPENAI_REQUEST: &str = r#"
+unsupported n "n":2
+unsupported logprobs "logprobs":true
+unsupported top_logprobs "top_logprobs":3
+unsupported logit_bias "logit_bias":{"1":2}
+unsupported presence_penalty "presence_penalty":0.1
+unsupported frequency_penalty "frequency_penalty":-1
+unsupported seed "seed":0
+unsupported audio "audio":{"voice":"alloy"}
+unsupported modalities "modalities":["text","audio"]
+unsupported prediction "prediction":{"type":"content","content":"s3cret"}
+unsupported reasoning_effort "reasoning_effort":"low"
+unsupported verbosity "verbosity":"low"
+unsupported web_search_options "web_search_options":{}
+unsupported moderation "moderation":{"model":"m"}
+unsupported metadata "metadata":{"a":"s3cret"}
+unsupported store "store":true
+unsupported service_tier "service_tier":"flex"
+unsupported prompt_cache_key "prompt_cache_key":"s3cret"
+unsupported prompt_cache_retention "prompt_cache_retention":"24h"
+unsupported prompt_cache_options "prompt_cache_options":{}
+unsupported functions "functions":[{"name":"f"}]
+unsupported function_call "function_call":"auto"
+unsupported temperature "temperature":1.5
+type temperature "temperature":"s3cret"
+type top_p "top_p":[]
+type max_tokens "max_tokens":-1
+type max_completion_tokens "max_completion_tokens":1.5
+type stream "stream":"s3cret"
+unknown stream_options.x "stream_options":{"x":1}
+type stream_options.include_usage "stream_options":{"include_usage":1}
+type stop "stop":7
+type stop[1] "stop":["a",7]
+unsupported stop[1] "stop":["a","\n\n"]
+unsupported stop "stop":" "
+unsupported user "user":"a","safety_identifier":"b"
+unknown top_k "top_k":3
+type tools "tools":{}
+unsupported tools[0].type "tools":[{"type":"custom","custom":{"name":"f"}}]
+missing tools[0].type "tools":[{"function":{"name":"f"}}]
+missing tools[0].function.name "tools":[{"type":"function","function":{}}]
+unknown tools[0].x "tools":[{"type":"function","function":{"name":"f"},"x":1}]
+unknown tools[0].function.x "tools":[{"type":"function","function":{"name":"f","x":1}}]
+value tools[0].function.name "tools":[{"type":"function","function":{"name":"json_answer"}}]
+type tools[0].function.parameters "tools":[{"type":"function","function":{"name":"f","parameters":"s3cret"}}]
+unsupported tools[0].function.parameters.type "tools":[{"type":"function","function":{"name":"f","parameters":{"type":"array"}}}]
+value tools[0].function.parameters "tools":[{"type":"function","function":{"name":"f","parameters":{"type":null,"a":1}}}]
+twice tools[0].function.parameters.type "tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","type":"object"}}}]
+value tool_choice "tool_choice":"required"
+value tool_choice "tool_choice":"s3cret"
+unsupported tool_choice.type "tool_choice":{"type":"allowed_tools","allowed_tools":{}}
+value tool_choice "tool_choice":{"type":"function","function":{"name":"f"}}
+type parallel_tool_calls "parallel_tool_calls":1
+value response_format.type "response_format":{"type":"grammar"}
+unknown response_format.x "response_format":{"type":"text","x":1}
+missing response_format.json_schema "response_format":{"type":"json_schema"}
+unsupported response_format.json_schema.schema.type "response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"array"}}}
+unknown response_format.json_schema.x "response_format":{"type":"json_schema","json_schema":{"name":"n","x":1}}
+"#;
 
 #[test]
 fn openai_members_of_the_request() {
-    for (member, param, code) in [
-        (r#""n":2"#, "n", UNSUPPORTED),
-        (r#""logprobs":true"#, "logprobs", UNSUPPORTED),
-        (r#""top_logprobs":3"#, "top_logprobs", UNSUPPORTED),
-        (r#""logit_bias":{"1":2}"#, "logit_bias", UNSUPPORTED),
-        (r#""presence_penalty":0.1"#, "presence_penalty", UNSUPPORTED),
-        (
-            r#""frequency_penalty":-1"#,
-            "frequency_penalty",
-            UNSUPPORTED,
-        ),
-        (r#""seed":0"#, "seed", UNSUPPORTED),
-        (r#""audio":{"voice":"alloy"}"#, "audio", UNSUPPORTED),
-        (
-            r#""modalities":["text","audio"]"#,
-            "modalities",
-            UNSUPPORTED,
-        ),
-        (
-            r#""prediction":{"type":"content","content":"s3cret"}"#,
-            "prediction",
-            UNSUPPORTED,
-        ),
-        (
-            r#""reasoning_effort":"low""#,
-            "reasoning_effort",
-            UNSUPPORTED,
-        ),
-        (r#""verbosity":"low""#, "verbosity", UNSUPPORTED),
-        (
-            r#""web_search_options":{}"#,
-            "web_search_options",
-            UNSUPPORTED,
-        ),
-        (r#""moderation":{"model":"m"}"#, "moderation", UNSUPPORTED),
-        (r#""metadata":{"a":"s3cret"}"#, "metadata", UNSUPPORTED),
-        (r#""store":true"#, "store", UNSUPPORTED),
-        (r#""service_tier":"flex""#, "service_tier", UNSUPPORTED),
-        (
-            r#""prompt_cache_key":"s3cret""#,
-            "prompt_cache_key",
-            UNSUPPORTED,
-        ),
-        (
-            r#""prompt_cache_retention":"24h""#,
-            "prompt_cache_retention",
-            UNSUPPORTED,
-        ),
-        (
-            r#""prompt_cache_options":{}"#,
-            "prompt_cache_options",
-            UNSUPPORTED,
-        ),
-        (r#""functions":[{"name":"f"}]"#, "functions", UNSUPPORTED),
-        (r#""function_call":"auto""#, "function_call", UNSUPPORTED),
-        (r#""temperature":1.5"#, "temperature", UNSUPPORTED),
-        (r#""temperature":"s3cret""#, "temperature", TYPE),
-        (r#""top_p":[]"#, "top_p", TYPE),
-        (r#""max_tokens":-1"#, "max_tokens", TYPE),
-        (
-            r#""max_completion_tokens":1.5"#,
-            "max_completion_tokens",
-            TYPE,
-        ),
-        (r#""stream":"s3cret""#, "stream", TYPE),
-        (r#""stream_options":{"x":1}"#, "stream_options.x", UNKNOWN),
-        (
-            r#""stream_options":{"include_usage":1}"#,
-            "stream_options.include_usage",
-            TYPE,
-        ),
-        (r#""stop":7"#, "stop", TYPE),
-        (r#""stop":["a",7]"#, "stop[1]", TYPE),
-        (r#""stop":["a","\n\n"]"#, "stop[1]", UNSUPPORTED),
-        (r#""stop":" ""#, "stop", UNSUPPORTED),
-        (r#""user":"a","safety_identifier":"b""#, "user", UNSUPPORTED),
-        (r#""top_k":3"#, "top_k", UNKNOWN),
-        (r#""tools":{}"#, "tools", TYPE),
-        (
-            r#""tools":[{"type":"custom","custom":{"name":"f"}}]"#,
-            "tools[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"function":{"name":"f"}}]"#,
-            "tools[0].type",
-            MISSING,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{}}]"#,
-            "tools[0].function.name",
-            MISSING,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f"},"x":1}]"#,
-            "tools[0].x",
-            UNKNOWN,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f","x":1}}]"#,
-            "tools[0].function.x",
-            UNKNOWN,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"json_answer"}}]"#,
-            "tools[0].function.name",
-            VALUE,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f","parameters":"s3cret"}}]"#,
-            "tools[0].function.parameters",
-            TYPE,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"array"}}}]"#,
-            "tools[0].function.parameters.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":null,"a":1}}}]"#,
-            "tools[0].function.parameters",
-            VALUE,
-        ),
-        (
-            r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","type":"object"}}}]"#,
-            "tools[0].function.parameters.type",
-            TWICE,
-        ),
-        (r#""tool_choice":"required""#, "tool_choice", VALUE),
-        (r#""tool_choice":"s3cret""#, "tool_choice", VALUE),
-        (
-            r#""tool_choice":{"type":"allowed_tools","allowed_tools":{}}"#,
-            "tool_choice.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tool_choice":{"type":"function","function":{"name":"f"}}"#,
-            "tool_choice",
-            VALUE,
-        ),
-        (r#""parallel_tool_calls":1"#, "parallel_tool_calls", TYPE),
-        (
-            r#""response_format":{"type":"grammar"}"#,
-            "response_format.type",
-            VALUE,
-        ),
-        (
-            r#""response_format":{"type":"text","x":1}"#,
-            "response_format.x",
-            UNKNOWN,
-        ),
-        (
-            r#""response_format":{"type":"json_schema"}"#,
-            "response_format.json_schema",
-            MISSING,
-        ),
-        (
-            r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"array"}}}"#,
-            "response_format.json_schema.schema.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""response_format":{"type":"json_schema","json_schema":{"name":"n","x":1}}"#,
-            "response_format.json_schema.x",
-            UNKNOWN,
-        ),
-    ] {
+    for (code, param, member) in cases(OPENAI_REQUEST) {
         let body =
             format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{member}}}"#);
         check(to_anthropic::request, &ANTHROPIC, &body, Some(param), code);
     }
 }
 
+/// Second messages of a request of OpenAI's dialect.
+const OPENAI_MESSAGE: &str = r#"
+missing role {"content":"s3cret"}
+value role {"role":"s3cret","content":"x"}
+unsupported role {"role":"function","name":"f","content":"x"}
+missing content {"role":"user"}
+type content {"role":"user","content":7}
+unsupported name {"role":"user","content":"x","name":"s3cret"}
+unsupported name {"role":"system","content":"x","name":"s3cret"}
+unknown y {"role":"user","content":"x","y":1}
+twice content {"role":"user","content":"x","content":"s3cret"}
+value content[0].type {"role":"system","content":[{"type":"image_url","image_url":{}}]}
+value content[0].type {"role":"user","content":[{"type":"s3cret"}]}
+missing content[0].text {"role":"user","content":[{"type":"text"}]}
+unknown content[0].y {"role":"user","content":[{"type":"text","text":"x","y":1}]}
+unsupported content[0].prompt_cache_breakpoint {"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":"explicit"}}]}
+unsupported content[0].type {"role":"user","content":[{"type":"input_audio","input_audio":{"data":"","format":"wav"}}]}
+type content[0].image_url {"role":"user","content":[{"type":"image_url","image_url":"https://x"}]}
+unsupported content[0].image_url.url {"role":"user","content":[{"type":"image_url","image_url":{"url":"ftp://s3cret"}}]}
+unsupported content[0].image_url.url {"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png,s3cret"}}]}
+unsupported content[0].image_url.url {"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/svg+xml;base64,AA"}}]}
+unsupported content[0].image_url.detail {"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x","detail":"high"}}]}
+unknown content[0].image_url.y {"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x","y":1}}]}
+unsupported content[0].file.file_id {"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}
+unsupported content[0].file.file_data {"role":"user","content":[{"type":"file","file":{"file_data":"data:text/csv;base64,AA"}}]}
+unsupported function_call {"role":"assistant","content":"x","function_call":{"name":"f"}}
+unsupported audio {"role":"assistant","audio":{"id":"a"}}
+unsupported annotations {"role":"assistant","content":"x","annotations":[{}]}
+unknown reasoning_content {"role":"assistant","content":"x","reasoning_content":"s3cret"}
+unsupported tool_calls[0].type {"role":"assistant","tool_calls":[{"id":"c","type":"custom","custom":{}}]}
+missing tool_calls[0].id {"role":"assistant","tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]}
+value tool_calls[0].function.arguments {"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{s3cret"}}]}
+value tool_calls[0].function.arguments {"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"[]"}}]}
+type tool_calls[0].function.arguments {"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":{}}}]}
+missing tool_call_id {"role":"tool","content":"x"}
+value content[0].type {"role":"tool","tool_call_id":"c","content":[{"type":"image_url","image_url":{"url":"https://x"}}]}
+"#;
+
 #[test]
 fn openai_members_of_messages() {
-    for (message, param, code) in [
-        (r#"{"content":"s3cret"}"#, "role", MISSING),
-        (r#"{"role":"s3cret","content":"x"}"#, "role", VALUE),
-        (
-            r#"{"role":"function","name":"f","content":"x"}"#,
-            "role",
-            UNSUPPORTED,
-        ),
-        (r#"{"role":"user"}"#, "content", MISSING),
-        (r#"{"role":"user","content":7}"#, "content", TYPE),
-        (
-            r#"{"role":"user","content":"x","name":"s3cret"}"#,
-            "name",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"system","content":"x","name":"s3cret"}"#,
-            "name",
-            UNSUPPORTED,
-        ),
-        (r#"{"role":"user","content":"x","y":1}"#, "y", UNKNOWN),
-        (
-            r#"{"role":"user","content":"x","content":"s3cret"}"#,
-            "content",
-            TWICE,
-        ),
-        (
-            r#"{"role":"system","content":[{"type":"image_url","image_url":{}}]}"#,
-            "content[0].type",
-            VALUE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"s3cret"}]}"#,
-            "content[0].type",
-            VALUE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"text"}]}"#,
-            "content[0].text",
-            MISSING,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"text","text":"x","y":1}]}"#,
-            "content[0].y",
-            UNKNOWN,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":"explicit"}}]}"#,
-            "content[0].prompt_cache_breakpoint",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"","format":"wav"}}]}"#,
-            "content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":"https://x"}]}"#,
-            "content[0].image_url",
-            TYPE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"ftp://s3cret"}}]}"#,
-            "content[0].image_url.url",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png,s3cret"}}]}"#,
-            "content[0].image_url.url",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/svg+xml;base64,AA"}}]}"#,
-            "content[0].image_url.url",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x","detail":"high"}}]}"#,
-            "content[0].image_url.detail",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x","y":1}}]}"#,
-            "content[0].image_url.y",
-            UNKNOWN,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}"#,
-            "content[0].file.file_id",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"file","file":{"file_data":"data:text/csv;base64,AA"}}]}"#,
-            "content[0].file.file_data",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":"x","function_call":{"name":"f"}}"#,
-            "function_call",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","audio":{"id":"a"}}"#,
-            "audio",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":"x","annotations":[{}]}"#,
-            "annotations",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":"x","reasoning_content":"s3cret"}"#,
-            "reasoning_content",
-            UNKNOWN,
-        ),
-        (
-            r#"{"role":"assistant","tool_calls":[{"id":"c","type":"custom","custom":{}}]}"#,
-            "tool_calls[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]}"#,
-            "tool_calls[0].id",
-            MISSING,
-        ),
-        (
-            r#"{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{s3cret"}}]}"#,
-            "tool_calls[0].function.arguments",
-            VALUE,
-        ),
-        (
-            r#"{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"[]"}}]}"#,
-            "tool_calls[0].function.arguments",
-            VALUE,
-        ),
-        (
-            r#"{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":{}}}]}"#,
-            "tool_calls[0].function.arguments",
-            TYPE,
-        ),
-        (r#"{"role":"tool","content":"x"}"#, "tool_call_id", MISSING),
-        (
-            r#"{"role":"tool","tool_call_id":"c","content":[{"type":"image_url","image_url":{"url":"https://x"}}]}"#,
-            "content[0].type",
-            VALUE,
-        ),
-    ] {
+    for (code, param, message) in cases(OPENAI_MESSAGE) {
         let body =
             format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}},{message}]}}"#);
         let param = format!("messages[1].{param}");
@@ -368,127 +165,50 @@ fn openai_members_of_messages() {
     }
 }
 
+/// Members of a request of Anthropic's dialect.
+const ANTHROPIC_REQUEST: &str = r#"
+unsupported top_k "top_k":5
+unsupported service_tier "service_tier":"standard_only"
+unsupported container "container":"c"
+unsupported mcp_servers "mcp_servers":[{}]
+unsupported context_management "context_management":{}
+unsupported inference_geo "inference_geo":"us"
+unsupported diagnostics "diagnostics":{}
+unsupported speed "speed":"fast"
+unsupported user_profile_id "user_profile_id":"u"
+unsupported thinking "thinking":{"type":"enabled","budget_tokens":1024}
+unsupported thinking "thinking":{"type":"adaptive"}
+unknown thinking.x "thinking":{"type":"disabled","x":1}
+unsupported output_config.effort "output_config":{"effort":"low"}
+unknown output_config.x "output_config":{"x":1}
+value output_config.format.type "output_config":{"format":{"type":"xml"}}
+missing output_config.format.schema "output_config":{"format":{"type":"json_schema"}}
+value cache_control.type "cache_control":{"type":"forever"}
+value cache_control.ttl "cache_control":{"type":"ephemeral","ttl":"9h"}
+unsupported stop_sequences "stop_sequences":["a","b","c","d","e"]
+type stop_sequences "stop_sequences":"a"
+type temperature "temperature":"s3cret"
+unknown metadata.x "metadata":{"user_id":"a","x":1}
+type system "system":7
+unsupported system[0].type "system":[{"type":"image"}]
+unsupported system[0].citations "system":[{"type":"text","text":"x","citations":[{}]}]
+type stream "stream":1
+unknown n "n":1
+unsupported tools[0].type "tools":[{"type":"web_search_20250305","name":"web_search"}]
+missing tools[0].input_schema "tools":[{"name":"f"}]
+unsupported tools[0].defer_loading "tools":[{"name":"f","input_schema":{},"defer_loading":true}]
+unsupported tools[0].input_examples "tools":[{"name":"f","input_schema":{},"input_examples":[{}]}]
+unsupported tools[0].allowed_callers "tools":[{"name":"f","input_schema":{},"allowed_callers":["code_execution_20250825"]}]
+unknown tools[0].x "tools":[{"name":"f","input_schema":{},"x":1}]
+value tool_choice "tool_choice":{"type":"auto"}
+value tool_choice.type "tool_choice":{"type":"s3cret"}
+missing tool_choice.name "tool_choice":{"type":"tool"}
+twice max_tokens "max_tokens":2
+"#;
+
 #[test]
 fn anthropic_members_of_the_request() {
-    for (member, param, code) in [
-        (r#""top_k":5"#, "top_k", UNSUPPORTED),
-        (
-            r#""service_tier":"standard_only""#,
-            "service_tier",
-            UNSUPPORTED,
-        ),
-        (r#""container":"c""#, "container", UNSUPPORTED),
-        (r#""mcp_servers":[{}]"#, "mcp_servers", UNSUPPORTED),
-        (
-            r#""context_management":{}"#,
-            "context_management",
-            UNSUPPORTED,
-        ),
-        (r#""inference_geo":"us""#, "inference_geo", UNSUPPORTED),
-        (r#""diagnostics":{}"#, "diagnostics", UNSUPPORTED),
-        (r#""speed":"fast""#, "speed", UNSUPPORTED),
-        (r#""user_profile_id":"u""#, "user_profile_id", UNSUPPORTED),
-        (
-            r#""thinking":{"type":"enabled","budget_tokens":1024}"#,
-            "thinking",
-            UNSUPPORTED,
-        ),
-        (r#""thinking":{"type":"adaptive"}"#, "thinking", UNSUPPORTED),
-        (
-            r#""thinking":{"type":"disabled","x":1}"#,
-            "thinking.x",
-            UNKNOWN,
-        ),
-        (
-            r#""output_config":{"effort":"low"}"#,
-            "output_config.effort",
-            UNSUPPORTED,
-        ),
-        (r#""output_config":{"x":1}"#, "output_config.x", UNKNOWN),
-        (
-            r#""output_config":{"format":{"type":"xml"}}"#,
-            "output_config.format.type",
-            VALUE,
-        ),
-        (
-            r#""output_config":{"format":{"type":"json_schema"}}"#,
-            "output_config.format.schema",
-            MISSING,
-        ),
-        (
-            r#""cache_control":{"type":"forever"}"#,
-            "cache_control.type",
-            VALUE,
-        ),
-        (
-            r#""cache_control":{"type":"ephemeral","ttl":"9h"}"#,
-            "cache_control.ttl",
-            VALUE,
-        ),
-        (
-            r#""stop_sequences":["a","b","c","d","e"]"#,
-            "stop_sequences",
-            UNSUPPORTED,
-        ),
-        (r#""stop_sequences":"a""#, "stop_sequences", TYPE),
-        (r#""temperature":"s3cret""#, "temperature", TYPE),
-        (r#""metadata":{"user_id":"a","x":1}"#, "metadata.x", UNKNOWN),
-        (r#""system":7"#, "system", TYPE),
-        (
-            r#""system":[{"type":"image"}]"#,
-            "system[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""system":[{"type":"text","text":"x","citations":[{}]}]"#,
-            "system[0].citations",
-            UNSUPPORTED,
-        ),
-        (r#""stream":1"#, "stream", TYPE),
-        (r#""n":1"#, "n", UNKNOWN),
-        (
-            r#""tools":[{"type":"web_search_20250305","name":"web_search"}]"#,
-            "tools[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"name":"f"}]"#,
-            "tools[0].input_schema",
-            MISSING,
-        ),
-        (
-            r#""tools":[{"name":"f","input_schema":{},"defer_loading":true}]"#,
-            "tools[0].defer_loading",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"name":"f","input_schema":{},"input_examples":[{}]}]"#,
-            "tools[0].input_examples",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"name":"f","input_schema":{},"allowed_callers":["code_execution_20250825"]}]"#,
-            "tools[0].allowed_callers",
-            UNSUPPORTED,
-        ),
-        (
-            r#""tools":[{"name":"f","input_schema":{},"x":1}]"#,
-            "tools[0].x",
-            UNKNOWN,
-        ),
-        (r#""tool_choice":{"type":"auto"}"#, "tool_choice", VALUE),
-        (
-            r#""tool_choice":{"type":"s3cret"}"#,
-            "tool_choice.type",
-            VALUE,
-        ),
-        (
-            r#""tool_choice":{"type":"tool"}"#,
-            "tool_choice.name",
-            MISSING,
-        ),
-        (r#""max_tokens":2"#, "max_tokens", TWICE),
-    ] {
+    for (code, param, member) in cases(ANTHROPIC_REQUEST) {
         let body = format!(
             r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":"x"}}],{member}}}"#
         );
@@ -500,126 +220,59 @@ fn anthropic_members_of_the_request() {
         &OPENAI,
         body,
         Some("messages"),
-        UNSUPPORTED,
+        "unsupported",
     );
     let body = format!(
         r#"{{"max_tokens":1,"messages":[{}]}}"#,
         vec!["0"; 100_001].join(",")
     );
-    check(to_openai::request, &OPENAI, &body, Some("messages"), VALUE);
+    check(
+        to_openai::request,
+        &OPENAI,
+        &body,
+        Some("messages"),
+        "value",
+    );
     let body = r#"{"model":"m","messages":[]}"#;
     check(
         to_openai::request,
         &OPENAI,
         body,
         Some("max_tokens"),
-        MISSING,
+        "missing",
     );
 }
 
+/// Second messages of a request of Anthropic's dialect.
+const ANTHROPIC_MESSAGE: &str = r#"
+value role {"role":"tool","content":"x"}
+missing content {"role":"user"}
+type content {"role":"user","content":{}}
+unknown y {"role":"user","content":"x","y":1}
+unknown content[0].y {"role":"user","content":[{"type":"text","text":"x","y":1}]}
+twice content[0].text {"role":"user","content":[{"type":"text","text":"x","text":"s3cret"}]}
+value content[0].cache_control.type {"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"s3cret"}}]}
+value content[0].type {"role":"user","content":[{"type":"tool_use"}]}
+unsupported content[0].type {"role":"user","content":[{"type":"search_result"}]}
+value content[0].type {"role":"assistant","content":[{"type":"image"}]}
+unsupported content[0].type {"role":"assistant","content":[{"type":"thinking","thinking":"s3cret","signature":""}]}
+unsupported content[0].type {"role":"assistant","content":[{"type":"redacted_thinking","data":"s3cret"}]}
+unsupported content[0].type {"role":"assistant","content":[{"type":"server_tool_use","id":"s","name":"web_search","input":{}}]}
+type content[0].input {"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":"s3cret"}]}
+unsupported content[0].caller.type {"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{},"caller":{"type":"code_execution_20250825"}}]}
+unsupported content[0].source.type {"role":"user","content":[{"type":"image","source":{"type":"file","file_id":"f"}}]}
+unsupported content[0].source.type {"role":"user","content":[{"type":"document","source":{"type":"url","url":"https://x"}}]}
+unsupported content[0].source.media_type {"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"text/csv","data":"s3cret"}}]}
+unsupported content[0].context {"role":"user","content":[{"type":"document","context":"s3cret","source":{"type":"base64"}}]}
+unsupported content[0].citations.enabled {"role":"user","content":[{"type":"document","citations":{"enabled":true},"source":{"type":"base64"}}]}
+unsupported content[0].content[0].type {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"image"}]}]}
+missing content[0].tool_use_id {"role":"user","content":[{"type":"tool_result"}]}
+unsupported content[0].toolset_name {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","toolset_name":"b"}]}
+"#;
+
 #[test]
 fn anthropic_members_of_messages() {
-    for (message, param, code) in [
-        (r#"{"role":"tool","content":"x"}"#, "role", VALUE),
-        (r#"{"role":"user"}"#, "content", MISSING),
-        (r#"{"role":"user","content":{}}"#, "content", TYPE),
-        (r#"{"role":"user","content":"x","y":1}"#, "y", UNKNOWN),
-        (
-            r#"{"role":"user","content":[{"type":"text","text":"x","y":1}]}"#,
-            "content[0].y",
-            UNKNOWN,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"text","text":"x","text":"s3cret"}]}"#,
-            "content[0].text",
-            TWICE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"s3cret"}}]}"#,
-            "content[0].cache_control.type",
-            VALUE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"tool_use"}]}"#,
-            "content[0].type",
-            VALUE,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"search_result"}]}"#,
-            "content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"image"}]}"#,
-            "content[0].type",
-            VALUE,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"thinking","thinking":"s3cret","signature":""}]}"#,
-            "content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"redacted_thinking","data":"s3cret"}]}"#,
-            "content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"server_tool_use","id":"s","name":"web_search","input":{}}]}"#,
-            "content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":"s3cret"}]}"#,
-            "content[0].input",
-            TYPE,
-        ),
-        (
-            r#"{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{},"caller":{"type":"code_execution_20250825"}}]}"#,
-            "content[0].caller.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"image","source":{"type":"file","file_id":"f"}}]}"#,
-            "content[0].source.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"document","source":{"type":"url","url":"https://x"}}]}"#,
-            "content[0].source.type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"text/csv","data":"s3cret"}}]}"#,
-            "content[0].source.media_type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"document","context":"s3cret","source":{"type":"base64"}}]}"#,
-            "content[0].context",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"document","citations":{"enabled":true},"source":{"type":"base64"}}]}"#,
-            "content[0].citations.enabled",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"image"}]}]}"#,
-            "content[0].content[0].type",
-            UNSUPPORTED,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"tool_result"}]}"#,
-            "content[0].tool_use_id",
-            MISSING,
-        ),
-        (
-            r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","toolset_name":"b"}]}"#,
-            "content[0].toolset_name",
-            UNSUPPORTED,
-        ),
-    ] {
+    for (code, param, message) in cases(ANTHROPIC_MESSAGE) {
         let body = format!(
             r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":"x"}},{message}]}}"#
         );
@@ -632,7 +285,7 @@ fn anthropic_members_of_messages() {
         &COMPATIBLE,
         body,
         Some("messages[0].content[0].type"),
-        UNSUPPORTED,
+        "unsupported",
     );
 }
 
@@ -661,14 +314,14 @@ fn bodies_that_are_no_request() {
             &OPENAI,
             r#"{"max_tokens":1,"messages":7}"#,
             Some("messages"),
-            TYPE,
+            "type",
         );
         check(
             translate,
             &OPENAI,
             r#"{"max_tokens":1}"#,
             Some("messages"),
-            MISSING,
+            "missing",
         );
         assert_eq!(translate(b"\xff", &OPENAI).unwrap_err().error.param, None);
     }
@@ -684,7 +337,7 @@ fn bodies_that_are_no_request() {
             &ANTHROPIC,
             &body,
             Some("messages"),
-            UNSUPPORTED,
+            "unsupported",
         );
     }
 }
