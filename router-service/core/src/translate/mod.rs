@@ -19,6 +19,8 @@ mod anthropic;
 mod errors;
 mod fields;
 mod openai;
+#[cfg(test)]
+mod tests;
 pub mod to_anthropic;
 pub mod to_openai;
 mod usage;
