@@ -12,6 +12,19 @@
 //! as good as absence. Answers are read leniently, because providers add
 //! members at will.
 //!
+//! What is said in other words, or left out because it changes no answer:
+//! - OpenAI's system and developer messages are hoisted; texts of white space
+//!   alone are left out;
+//! - a `response_format` is a tool that must be called ([`JSON_ANSWER_TOOL`]);
+//!   where the client forces a call of its own tools, there is none;
+//! - Anthropic's `cache_control` is left out, and `is_error` of a tool's result
+//!   is said in its text;
+//! - what a model thought is left out of answers, and counts as output;
+//! - arguments that are no JSON object stand in [`RAW_ARGUMENTS`].
+//!
+//! An assistant's message at the end is refused both ways: Anthropic's models
+//! go on with it, OpenAI's answer to it.
+//!
 //! Formats: OpenAI API reference, "Chat Completions"; Anthropic API reference,
 //! "Messages" and "Streaming Messages", version 2023-06-01.
 
