@@ -37,6 +37,11 @@ impl FromStr for Span {
 }
 
 impl Span {
+    /// How long it is.
+    pub const fn seconds(self) -> u64 {
+        self.0
+    }
+
     /// That long after `now`, in whole seconds.
     pub fn after(self, now: Timestamp) -> anyhow::Result<Timestamp> {
         self.0

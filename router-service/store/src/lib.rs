@@ -1,7 +1,9 @@
-//! Where the router counts: in memory or in Redis, behind one trait.
+//! Where the router counts, in memory or in Redis behind one trait, and how the
+//! directory's file is changed.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod directory;
 mod memory;
 mod redis;
 

@@ -26,10 +26,11 @@ pub enum Layer {
     Trim,
     /// `router-service/retrieval`: vector stores.
     Retrieval,
-    /// `router-service/store`: where the router counts.
+    /// `router-service/store`: where the router counts, and how the directory's file
+    /// is changed.
     Store,
-    /// `*/server`: talks to the network. `router-service/keys`: writes the
-    /// directory that the router serves.
+    /// `*/server`: talks to the network. `router-service/keys`: the commands that
+    /// change the directory.
     Server,
     /// `tests/*`.
     Tests,

@@ -6,6 +6,8 @@
     clippy::arithmetic_side_effects
 )] // tests
 
+mod audit;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -185,6 +187,23 @@ fn a_tenant_is_added_changed_and_suspended() {
     folder.check("make --tenant acme", "is suspended", 4);
     folder.check("resume --tenant acme", "acme is active", 5);
     folder.check_refused("resume --tenant other", "there is no other");
+    let limits = "limits --tenant acme";
+    folder.check(
+        &format!("{limits} --limit 500/60s --limit 5/1s/chat"),
+        "acme has 2 limits of its own",
+        6,
+    );
+    let kept = folder.file().tenants[0].limits.clone().unwrap();
+    assert_eq!(kept.all().len(), 2);
+    folder.check(&format!("{limits} --unlimited"), "acme has no limits", 7);
+    folder.check(&format!("{limits} --of-plan"), "limits of its plan", 8);
+    folder.check(&format!("{limits} --of-plan"), "already", 8);
+    assert_eq!(folder.file().tenants[0].limits, None);
+    folder.check_refused(limits, "required");
+    folder.check_refused(&format!("{limits} --unlimited --of-plan"), "cannot be used");
+    folder.check_refused(&format!("{limits} --limit 5"), "such as 500/60s");
+    let chess = format!("{limits} --limit 5/1s/chess");
+    folder.check_refused(&chess, "limits[0].class: must be one of chat");
     folder.check_refused("list --tenant other", "there is no other");
 
     let router = folder.0.path().join("router.yaml");
@@ -217,7 +236,8 @@ fn the_head_the_mode_and_a_link_are_kept() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["directory.yaml", "real.yaml", "real.yaml.lock"]);
+    let beside = ["real.yaml.audit.jsonl", "real.yaml.lock"];
+    assert_eq!(names, ["directory.yaml", "real.yaml", beside[0], beside[1]]);
 
     // What is not valid is not written over, and a key in the wrong place is
     // not repeated.

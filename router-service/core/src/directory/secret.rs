@@ -1,6 +1,5 @@
 //! New API keys.
 
-use anyhow::anyhow;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use weir_wire::key_hash::KeyHash;
 
@@ -16,23 +15,25 @@ pub struct Secret(String);
 
 impl Secret {
     /// The mark and 32 random bytes, base64url: 51 characters.
-    pub fn make() -> anyhow::Result<Self> {
-        let mut random = [0_u8; 32];
-        getrandom::fill(&mut random).map_err(|e| anyhow!("the machine has no randomness: {e}"))?;
-        Ok(Self(format!("{MARK}{}", URL_SAFE_NO_PAD.encode(random))))
+    #[must_use]
+    pub fn of(random: [u8; 32]) -> Self {
+        Self(format!("{MARK}{}", URL_SAFE_NO_PAD.encode(random)))
     }
 
     /// What the file has of it.
+    #[must_use]
     pub fn hash(&self) -> KeyHash {
         KeyHash::of(self.0.as_bytes())
     }
 
     /// Its first characters.
+    #[must_use]
     pub fn prefix(&self) -> String {
         self.0.chars().take(PREFIX_LENGTH).collect()
     }
 
     /// The key itself, for the one who asked.
+    #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -40,15 +41,18 @@ impl Secret {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     #[test]
-    fn keys_are_marked_long_and_new() {
-        let (one, two) = (Secret::make().unwrap(), Secret::make().unwrap());
-        assert_ne!(one.reveal(), two.reveal());
-        assert_eq!(one.reveal().len(), 51);
-        assert!(one.reveal().starts_with(&one.prefix()) && one.prefix().starts_with(MARK));
-        assert_eq!(one.prefix().len(), PREFIX_LENGTH);
-        assert_eq!(one.hash(), KeyHash::of(one.reveal().as_bytes()));
+    fn keys_are_marked_and_long() {
+        let key = Secret::of([7; 32]);
+        assert_ne!(key.reveal(), Secret::of([8; 32]).reveal());
+        assert_eq!(key.reveal().len(), 51);
+        assert!(key.reveal().starts_with(&key.prefix()) && key.prefix().starts_with(MARK));
+        assert_eq!(key.prefix().len(), PREFIX_LENGTH);
+        assert_eq!(key.hash(), KeyHash::of(key.reveal().as_bytes()));
     }
 }
