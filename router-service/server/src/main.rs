@@ -1,5 +1,10 @@
 //! The inference router: takes a tenant's request to a model within its plan.
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "no listener serves it yet")
+)]
+mod admin;
 mod app;
 mod call;
 mod callout;

@@ -25,6 +25,7 @@ use weir_router_core::{
     },
     quota::service::Tenants,
 };
+use weir_router_store::directory::DirectoryFile;
 use weir_wire::{directory::TOKEN_ENVIRONMENT, ids::PlanName};
 
 use crate::callout;
@@ -37,6 +38,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 #[serde(deny_unknown_fields)]
 pub struct Section {
     file: PathBuf,
+    audit: Option<PathBuf>,
     listen: SocketAddr,
     #[serde(default = "default_poll_ms")]
     poll_ms: u64,
@@ -49,6 +51,8 @@ fn default_poll_ms() -> u64 {
 /// What the directory is served by, checked.
 pub struct Options {
     file: PathBuf,
+    /// `<file>.audit.jsonl` where absent.
+    audit: Option<PathBuf>,
     listen: SocketAddr,
     poll: Duration,
     token: String,
@@ -65,11 +69,19 @@ impl Options {
         );
         Ok(Self {
             file: base.join(section.file),
+            audit: section.audit.map(|path| base.join(path)),
             listen: section.listen,
             poll: Duration::from_millis(section.poll_ms),
             token: callout::token(TOKEN_ENVIRONMENT)?,
             plans,
         })
+    }
+
+    /// The same file, for those who change it; what they change is served once the
+    /// watcher sees it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no listener serves it yet"))]
+    pub fn writer(&self) -> DirectoryFile {
+        DirectoryFile::new(&self.file, self.audit.as_deref(), self.plans.clone())
     }
 }
 
@@ -193,7 +205,35 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use weir_router_core::directory::{audit::Actor, change::Change};
+    use weir_wire::{ids::TenantId, timestamp::Timestamp};
+
     use super::*;
+
+    #[test]
+    fn a_change_is_served_by_who_watches_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("directory.yaml");
+        fs::write(&path, "version: 1\ntenants: [{id: acme, plan: pro}]\n").unwrap();
+        let section: Section =
+            serde_saphyr::from_str("{file: directory.yaml, audit: log, listen: '[::1]:0'}")
+                .unwrap();
+        let options = Options {
+            file: folder.path().join(section.file),
+            audit: section.audit.map(|audit| folder.path().join(audit)),
+            listen: section.listen,
+            poll: Duration::from_millis(section.poll_ms),
+            token: String::new(),
+            plans: BTreeSet::new(),
+        };
+        let suspend = Change::Suspend(TenantId::new("acme").unwrap());
+        let (actor, now) = (Actor::cli("ann").unwrap(), Timestamp::from_ms(1).unwrap());
+        options.writer().change(suspend, &actor, now).ok().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let snapshot = understand(&path, &text, &BTreeSet::new()).unwrap().snapshot;
+        assert_eq!(snapshot.version().number, 2);
+        assert!(folder.path().join("log").exists());
+    }
 
     #[test]
     fn the_example_is_understood_and_a_misspelt_field_is_named() {

@@ -74,6 +74,12 @@ impl DirectoryFile {
         Self { path, audit, plans }
     }
 
+    /// The plans that a tenant may be on; any where there are none.
+    #[must_use]
+    pub const fn plans(&self) -> &BTreeSet<PlanName> {
+        &self.plans
+    }
+
     /// Reads and checks the file.
     ///
     /// # Errors
