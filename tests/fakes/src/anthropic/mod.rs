@@ -5,10 +5,9 @@
 //! contains `tool` and does not bring a tool's result; two of them where it
 //! contains `two tools`, unless parallel use is disabled.
 //!
-//! In two things it is stricter than Anthropic on purpose: of the API's versions
-//! it speaks 2023-06-01 alone, not 2026-10-21, which has no `temperature`, `top_p`
-//! and `top_k`; and it takes keys in `x-api-key` alone. Anthropic's SDKs of late
-//! 2026 send that newer version and `Authorization: Bearer`: they get a 401 here.
+//! It speaks both versions of the API; 2026-10-21 has no `temperature`, `top_p` and
+//! `top_k`. Keys come in `x-api-key` or, as from SDKs of late 2026, as
+//! `Authorization: Bearer`.
 
 mod models;
 
@@ -45,8 +44,11 @@ use crate::{
 
 pub use self::models::Model;
 
-/// The one version of the API that is spoken; Anthropic has a newer one, too.
-const VERSION: &str = "2023-06-01";
+/// The first version of the API, and the one that took parameters away.
+const VERSIONS: [&str; 2] = ["2023-06-01", "2026-10-21"];
+
+/// What the second one took away.
+const REMOVED: [&str; 3] = ["temperature", "top_p", "top_k"];
 
 /// What a fake Anthropic accepts.
 #[derive(Clone, Debug)]
@@ -187,6 +189,15 @@ async fn dispatch(
         return models::answer(models, model_id, parts.uri.query()).map(Reply::Json);
     }
     let body = inference::body::read(&parts.headers, body, shared.config.max_body_bytes).await?;
+    let newer = parts
+        .headers
+        .get("anthropic-version")
+        .map(HeaderValue::as_bytes);
+    if newer == Some(VERSIONS[1].as_bytes())
+        && let Some(removed) = REMOVED.iter().find(|name| body.contains_key(**name))
+    {
+        return Err(ApiError::at(removed, "Extra inputs are not permitted"));
+    }
     let user = body.get("metadata").and_then(|data| data.get("user_id"));
     recorder.asked(
         params::text(&body, "model"),
@@ -202,13 +213,14 @@ async fn dispatch(
 
 fn check_headers(headers: &HeaderMap, keys: &[String]) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    match text("x-api-key") {
+    let bearer = || text("authorization")?.strip_prefix("Bearer ");
+    match text("x-api-key").or_else(bearer) {
         None => return Err(ApiError::no_key()),
         Some(key) if keys.iter().any(|known| known == key) => {}
         Some(_) => return Err(ApiError::wrong_key()),
     }
     match text("anthropic-version") {
-        Some(VERSION) => Ok(()),
+        Some(version) if VERSIONS.contains(&version) => Ok(()),
         Some(other) => Err(ApiError::at(
             "anthropic-version",
             &format!("\"{other}\" is not a valid version"),

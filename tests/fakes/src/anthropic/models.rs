@@ -17,13 +17,18 @@ pub struct Model {
     pub context_tokens: u64,
     /// The largest `max_tokens`.
     pub max_output_tokens: u64,
+    /// Whether it takes a `tool_choice` that forces the use of a tool, and
+    /// sampling parameters other than their defaults.
+    pub can_be_forced: bool,
 }
 
 impl Model {
-    /// `claude-opus-4-5`, `claude-sonnet-4-5` and `claude-haiku-4-5`.
+    /// `claude-opus-5-5` and `claude-sonnet-5-5`, and of 4.5 all three.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         vec![
+            Self::newer("claude-opus-5-5"),
+            Self::newer("claude-sonnet-5-5"),
             Self::new("claude-opus-4-5", "claude-opus-4-5-20251101"),
             Self::new("claude-sonnet-4-5", "claude-sonnet-4-5-20250929"),
             Self::new("claude-haiku-4-5", "claude-haiku-4-5-20251001"),
@@ -38,6 +43,19 @@ impl Model {
             served: served.to_owned(),
             context_tokens: 200_000,
             max_output_tokens: 64_000,
+            can_be_forced: true,
+        }
+    }
+
+    /// A model with the limits of Claude 5.5, which refuses to be told that it must
+    /// use a tool, and how to sample.
+    #[must_use]
+    pub fn newer(id: &str) -> Self {
+        Self {
+            context_tokens: 1_000_000,
+            max_output_tokens: 128_000,
+            can_be_forced: false,
+            ..Self::new(id, id)
         }
     }
 

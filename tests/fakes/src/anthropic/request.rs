@@ -114,6 +114,9 @@ impl<'a> Request<'a> {
                 "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
             ));
         }
+        if !model.can_be_forced {
+            check_unforced(body, choice)?;
+        }
         request.check_limits()?;
         Ok(request)
     }
@@ -142,4 +145,20 @@ impl<'a> Request<'a> {
         }
         Ok(())
     }
+}
+
+/// What models that think by their own rules refuse.
+fn check_unforced(body: &Map<String, Value>, choice: Choice<'_>) -> Result<(), ApiError> {
+    if matches!(choice, Choice::Any | Choice::Named(_)) {
+        let message = "Forced tool use is not supported by this model.";
+        return Err(ApiError::at("tool_choice.type", message));
+    }
+    for name in ["temperature", "top_p"] {
+        let value = given(body, name).and_then(Value::as_f64);
+        if value.is_some_and(|value| (value - 1.0).abs() > f64::EPSILON) {
+            let message = "may only be set to its default for this model";
+            return Err(ApiError::at(name, message));
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::inference::{
 };
 
 const MESSAGE: &[Param] = &[
+    ("annotations", Kind::Array),
     ("audio", Kind::Object),
     ("content", Kind::Checked),
     ("function_call", Kind::Object),

@@ -43,7 +43,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// `gpt-4o`, `gpt-4o-mini`, `gpt-3.5-turbo-instruct` and `text-embedding-3-small`.
+    /// `gpt-4o`, `gpt-4o-mini`, `gpt-3.5-turbo-instruct`, and `text-embedding-3-small`
+    /// and `-large`.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         vec![
@@ -51,6 +52,7 @@ impl Model {
             Self::chat("gpt-4o-mini", "gpt-4o-mini-2024-07-18"),
             Self::completion("gpt-3.5-turbo-instruct", "gpt-3.5-turbo-instruct"),
             Self::embedding("text-embedding-3-small", "text-embedding-3-small"),
+            Self::embedding("text-embedding-3-large", "text-embedding-3-large"),
         ]
     }
 

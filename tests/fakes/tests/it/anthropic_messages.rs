@@ -323,6 +323,8 @@ async fn models_are_listed_by_their_dated_names() {
         .map(|m| m["id"].as_str().unwrap())
         .collect();
     let all = [
+        "claude-opus-5-5",
+        "claude-sonnet-5-5",
         "claude-opus-4-5-20251101",
         "claude-sonnet-4-5-20250929",
         "claude-haiku-4-5-20251001",
@@ -330,7 +332,7 @@ async fn models_are_listed_by_their_dated_names() {
     assert_eq!(ids, all);
     assert_eq!(
         (&list["has_more"], &list["last_id"]),
-        (&json!(false), &json!(all[2]))
+        (&json!(false), &json!(all[4]))
     );
     let page = fake
         .get(&format!("/v1/models?limit=1&after_id={}", all[0]))
@@ -347,7 +349,7 @@ async fn models_are_listed_by_their_dated_names() {
         .json();
     assert_eq!(
         (&one["type"], &one["id"]),
-        (&json!("model"), &json!(all[0]))
+        (&json!("model"), &json!(all[2]))
     );
     fake.get("/v1/models/nope").await.with_status(404);
     fake.get("/v1/models?limit=0").await.with_status(400);

@@ -167,7 +167,6 @@ async fn messages_that_are_invalid() {
 async fn requests_that_never_get_to_a_model() {
     let fake = FakeAnthropic::start().await;
     let [key, version, kind] = HEADERS;
-    let bearer = format!("Bearer {KEY}");
     let valid = request(json!({})).to_string();
     let check = async |method: Method,
                        path: &str,
@@ -198,16 +197,32 @@ async fn requests_that_never_get_to_a_model() {
     .await;
     let other = [("x-api-key", "sk-other"), version, kind];
     check(post.clone(), path, &other, &valid, 401, "invalid x-api-key").await;
-    let authorised = [("authorization", bearer.as_str()), version, kind];
+    let bearer = [("authorization", "Bearer sk-other"), version, kind];
     check(
         post.clone(),
         path,
-        &authorised,
+        &bearer,
         &valid,
         401,
-        "x-api-key header is required",
+        "invalid x-api-key",
     )
     .await;
+    // The newer version took parameters away, and reads keys as bearers'.
+    let authorised = format!("Bearer {KEY}");
+    let newer = ("anthropic-version", "2026-10-21");
+    let newer = [("authorization", authorised.as_str()), newer, kind];
+    let warm = request(json!({"temperature": 1.0})).to_string();
+    check(
+        post.clone(),
+        path,
+        &newer,
+        &warm,
+        400,
+        "temperature: Extra inputs",
+    )
+    .await;
+    let reply = send(post.clone(), fake.url(path), &newer, valid.clone()).await;
+    assert_eq!(reply.unwrap().status, 200);
     check(
         post.clone(),
         path,
@@ -277,4 +292,30 @@ async fn large_bodies_are_refused() {
         "Request exceeds the maximum size",
     );
     fake.messages(&request(json!({}))).await.with_status(200);
+}
+
+#[tokio::test]
+async fn newer_models_are_not_forced() {
+    let fake = FakeAnthropic::start().await;
+    let tools = json!([{"name": "f", "input_schema": {"type": "object"}}]);
+    let model = "claude-sonnet-5-5";
+    for (fields, named) in [
+        (
+            json!({"model": model, "tools": tools, "tool_choice": {"type": "any"}}),
+            "tool_choice",
+        ),
+        (
+            json!({"model": model, "tools": tools, "tool_choice": {"type": "tool", "name": "f"}}),
+            "tool_choice",
+        ),
+        (json!({"model": model, "temperature": 0.5}), "temperature"),
+    ] {
+        check(&fake, fields, named).await;
+    }
+    for fields in [
+        json!({"model": model, "tools": tools}),
+        json!({"model": model, "temperature": 1.0}),
+    ] {
+        assert_eq!(fake.messages(&request(fields)).await.status, 200);
+    }
 }

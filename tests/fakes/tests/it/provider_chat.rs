@@ -256,6 +256,7 @@ async fn models_are_listed_under_both_names() {
             "gpt-4o-mini-2024-07-18",
             "gpt-3.5-turbo-instruct",
             "text-embedding-3-small",
+            "text-embedding-3-large",
         ]
     );
     let one = fake
