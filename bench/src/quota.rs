@@ -23,6 +23,7 @@ use prost::Message as _;
 use tokio::{net::TcpStream, runtime::Runtime, task::JoinSet};
 use weir_harness::{
     parts::{self, QuotaOptions, RouterOptions, Service},
+    providers::Providers,
     redis::Redis,
     secrets,
 };
@@ -134,11 +135,12 @@ fn measure_one(extent: Extent, redis: Option<&Redis>, folder: &Path) -> anyhow::
 fn start(token: &str, redis: Option<&Redis>, folder: &Path) -> anyhow::Result<Service> {
     let redis = redis.map(Redis::url);
     let options = RouterOptions {
-        openai_base: "http://127.0.0.1:9/v1",
-        openai_key: "none",
+        providers: &Providers::none(),
         aggregator: "http://127.0.0.1:9",
         context_keys: &format!("k1:{}", secrets::random()),
         router_token: &secrets::random(),
+        service_token: &secrets::random(),
+        services_listen: "127.0.0.1:0",
         directory: None,
         quota: Some(QuotaOptions {
             token,

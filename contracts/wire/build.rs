@@ -4,10 +4,11 @@
 use prost::Message as _;
 use std::{env, fs, io, path::PathBuf};
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "weir/context/v1/context.proto",
     "weir/directory/v1/directory.proto",
     "weir/quota/v1/quota.proto",
+    "weir/router/v1/router.proto",
     "weir/usage/v1/usage.proto",
 ];
 

@@ -4,6 +4,7 @@
 
 mod bearer;
 mod serve;
+mod stamp;
 mod tls;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 pub use bearer::bears;
 pub use serve::{StillOpen, serve, serve_tls, serve_tls_with, serve_with};
+pub use stamp::Stamp;
 pub use tls::{ClientCertificate, Tls, TlsError, TlsFiles};
 
 use thiserror::Error;

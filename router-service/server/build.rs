@@ -2,41 +2,29 @@
 //! `contracts/wire` has of their messages, and keeps the descriptors for
 //! reflection.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const ROOT: &str = "../../contracts/proto";
-
-/// The quota service's port.
-const QUOTA: [&str; 2] = [
+const PROTOS: [&str; 6] = [
+    "weir/admin/v1/admin.proto",
+    "weir/admin/v1/providers.proto",
+    "weir/directory/v1/directory.proto",
     "weir/quota/v1/quota.proto",
+    "weir/router/v1/router.proto",
     "envoy/service/ratelimit/v3/rls.proto",
 ];
 
-/// What operators call.
-const ADMIN: [&str; 1] = ["weir/admin/v1/admin.proto"];
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed={ROOT}");
+    let root = PathBuf::from("../../contracts/proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(PROTOS, [&root])?;
     let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?);
-    compile(&QUOTA, &out, "descriptors.bin", "services.rs")?;
-    compile(&ADMIN, &out, "admin_descriptors.bin", "admin_services.rs")
-}
-
-fn compile(
-    protos: &[&str],
-    out: &Path,
-    descriptors_name: &str,
-    services_name: &str,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let descriptors = protox::compile(protos, [ROOT])?;
-    fs::write(out.join(descriptors_name), descriptors.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
+        .extern_path(".weir.directory.v1", "::weir_wire::proto::directory")
         .extern_path(".weir.quota.v1", "::weir_wire::proto::quota")
+        .extern_path(".weir.router.v1", "::weir_wire::proto::router")
         // They hold a key, which no log is to have.
         .skip_debug([
             ".weir.admin.v1.MakeKeyResponse",
@@ -44,7 +32,7 @@ fn compile(
         ])
         // The tests' side of it.
         .client_mod_attribute(".", "#[cfg(test)]")
-        .include_file(services_name)
+        .include_file("services.rs")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! Model, usage and length of an answer, JSON or event stream, read as it passes.
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::{
     members::Members,
-    openai::{TokenCounts, clip_model, parse_usage},
     sse::{Piece, Reader},
+    tokens::{TokenCounts, clip_model, parse_usage, parse_usage_after},
 };
 
 /// The longest `model` or `usage` value that is kept, in bytes.
@@ -12,14 +15,29 @@ const VALUE_MAX_BYTES: usize = 4_096;
 const MODEL: usize = 0;
 const USAGE: usize = 1;
 const ERROR: usize = 2;
+/// What kind of event it is, in Anthropic's streams and those of `responses`.
+const TYPE: usize = 3;
+/// Anthropic's `message_start` has the message in it.
+const MESSAGE: usize = 4;
+/// The events of `responses` have the response in them.
+const RESPONSE: usize = 5;
+
+/// What an event says of the answer that it is part of.
+#[derive(Deserialize)]
+struct Whole<'a> {
+    model: Option<String>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
 
 /// Watches one answer. Memory is bounded; nothing is delayed.
 #[derive(Debug)]
 pub struct Watch {
     form: Form,
-    members: Members<3>,
+    members: Members<6>,
     model: Option<String>,
     usage: Option<TokenCounts>,
+    begun: Option<TokenCounts>,
     /// Bytes of text in the events before the present one.
     text_bytes: u64,
     error: bool,
@@ -50,9 +68,13 @@ impl Watch {
             } else {
                 Form::Json
             },
-            members: Members::new(["model", "usage", "error"], VALUE_MAX_BYTES),
+            members: Members::new(
+                ["model", "usage", "error", "type", "message", "response"],
+                VALUE_MAX_BYTES,
+            ),
             model: None,
             usage: None,
+            begun: None,
             text_bytes: 0,
             error: false,
             done: false,
@@ -101,10 +123,51 @@ impl Watch {
         {
             self.model = Some(clip_model(model));
         }
-        if let Some(usage) = self.members.get(USAGE).and_then(parse_usage) {
+        let usage = self.members.get(USAGE);
+        if let Some(usage) = usage.and_then(|raw| parse_usage_after(raw, self.begun)) {
             self.usage = Some(usage);
         }
         self.error |= self.members.get(ERROR).is_some_and(|e| e != b"null");
+        if matches!(self.form, Form::Events(_)) {
+            self.harvest_typed();
+        }
+    }
+
+    /// What only events with a `type` say.
+    fn harvest_typed(&mut self) {
+        let kind = self.members.get(TYPE).unwrap_or_default();
+        let (holder, begins) = match kind {
+            br#""message_start""# => (MESSAGE, true),
+            br#""message_stop""# => {
+                self.done = true;
+                return;
+            }
+            br#""response.completed""# | br#""response.incomplete""# => {
+                self.done = true;
+                (RESPONSE, false)
+            }
+            br#""response.failed""# => {
+                self.error = true;
+                (RESPONSE, false)
+            }
+            _ => return,
+        };
+        let Some(whole) = self
+            .members
+            .get(holder)
+            .and_then(|raw| serde_json::from_slice::<Whole<'_>>(raw).ok())
+        else {
+            return;
+        };
+        if let Some(model) = whole.model {
+            self.model = Some(clip_model(model));
+        }
+        let usage = whole.usage.and_then(|u| parse_usage(u.get().as_bytes()));
+        if begins {
+            self.begun = usage;
+        } else if usage.is_some() {
+            self.usage = usage;
+        }
     }
 
     /// The model that the answer names.
@@ -117,6 +180,13 @@ impl Watch {
     #[must_use]
     pub fn usage(&self) -> Option<TokenCounts> {
         self.usage
+    }
+
+    /// What a stream that was cut had reported as it began, see
+    /// [`crate::used::Seen::begun`].
+    #[must_use]
+    pub fn begun(&self) -> Option<TokenCounts> {
+        self.begun
     }
 
     /// Bytes of text that came so far, for an estimate where no usage does.
@@ -191,6 +261,36 @@ mod tests {
             "Paris, \"model\":\"x\"",
             (Some("gpt-4o-2024-08-06"), Some([3, 16, 6, 4]), true),
         );
+    }
+
+    #[test]
+    fn reads_anthropics_stream_cut_anywhere() {
+        let stream = r#"event: message_start
+data: {"type":"message_start","message":{"id":"msg_1","model":"claude-x","content":[],"usage":{"input_tokens":9,"cache_read_input_tokens":4,"output_tokens":1}}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}
+
+event: message_delta
+data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}
+
+event: message_stop
+data: {"type":"message_stop"}
+
+"#;
+        let expected = (Some("claude-x"), Some([9, 4, 7, 0]), true);
+        check("text/event-stream", stream, "Hello", expected);
+        let mut cut = Watch::new(b"text/event-stream");
+        cut.feed(&stream.as_bytes()[..stream.find("event: message_delta").unwrap()]);
+        assert_eq!((cut.usage(), cut.is_done()), (None, false));
+        assert_eq!(cut.begun().map(|t| t.input), Some(9));
+    }
+
+    #[test]
+    fn reads_the_end_of_a_response() {
+        let stream = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"gpt-x\",\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}}\n\n";
+        let expected = (Some("gpt-x"), Some([3, 0, 2, 0]), true);
+        check("text/event-stream", stream, "", expected);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! dialects that clients and providers speak.
 //!
 //! [`members`] and [`sse`] read bytes as they pass, in chunks cut anywhere, and
-//! keep only what was asked for; [`openai`] knows the names of the fields.
+//! keep only what was asked for; [`tokens`] knows the names of the fields.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod answer;
 pub mod members;
-pub mod openai;
 pub mod routes;
 pub mod sse;
+pub mod tokens;
 pub mod used;

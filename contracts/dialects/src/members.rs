@@ -5,11 +5,17 @@
 //! finds what looks like a member, and the caller parses that value anyway.
 
 /// Members whose strings are text that a model wrote: OpenAI's messages, their
-/// parts, and the arguments of tool calls.
-const TEXT: [&[u8]; 4] = [b"content", b"refusal", b"text", b"arguments"];
+/// parts, and the arguments of tool calls; Anthropic's parts of a tool's input.
+const TEXT: [&[u8]; 5] = [
+    b"content",
+    b"refusal",
+    b"text",
+    b"arguments",
+    b"partial_json",
+];
 
 /// The longest of [`TEXT`], and one more.
-const TEXT_NAME_MAX_BYTES: usize = 10;
+const TEXT_NAME_MAX_BYTES: usize = 13;
 
 /// The longest member name that is compared, in raw bytes.
 const NAME_MAX_BYTES: usize = 128;
@@ -117,7 +123,7 @@ impl<const N: usize> Members<N> {
     }
 
     /// Bytes of text in this JSON text: of the strings of `content`, `refusal`,
-    /// `text` and `arguments`, below the root's own members. Escapes count as
+    /// `text`, `arguments` and `partial_json`, below the root's own members. Escapes count as
     /// they stand, without their backslash.
     #[must_use]
     pub fn text_bytes(&self) -> u64 {

@@ -5,29 +5,60 @@
 
 use std::fmt;
 
+use weir_wire::error::Dialect;
+
 /// What kind of work a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestClass {
-    /// `POST /v1/chat/completions`.
+    /// A turn of a conversation: `chat/completions`, `messages`.
     Chat,
-    /// `POST /v1/embeddings`.
+    /// `completions`: a text that goes on.
+    Completion,
+    /// `responses`.
+    Responses,
+    /// `embeddings`.
     Embedding,
-    /// `GET /v1/models` and `GET /v1/models/{id}`. Bills nothing.
+    /// `messages/count_tokens`. Bills nothing.
+    CountTokens,
+    /// `models`. Bills nothing.
     Models,
 }
 
 impl RequestClass {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Chat, Self::Embedding, Self::Models];
+    pub const ALL: [Self; 6] = [
+        Self::Chat,
+        Self::Completion,
+        Self::Responses,
+        Self::Embedding,
+        Self::CountTokens,
+        Self::Models,
+    ];
 
     /// The value of `X-Request-Class` and of a usage event's `request_class`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Completion => "completion",
+            Self::Responses => "responses",
             Self::Embedding => "embedding",
+            Self::CountTokens => "count_tokens",
             Self::Models => "models",
         }
+    }
+
+    /// Whether requests of this class are billed. No provider charges for
+    /// those that are not.
+    #[must_use]
+    pub fn is_billed(self) -> bool {
+        !matches!(self, Self::CountTokens | Self::Models)
+    }
+
+    /// The class of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
     }
 }
 
@@ -37,11 +68,97 @@ impl fmt::Display for RequestClass {
     }
 }
 
+/// One call of the APIs that clients and providers speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// OpenAI's `POST /v1/chat/completions`.
+    ChatCompletions,
+    /// OpenAI's `POST /v1/completions`.
+    Completions,
+    /// OpenAI's `POST /v1/responses`.
+    Responses,
+    /// OpenAI's `POST /v1/embeddings`.
+    Embeddings,
+    /// Anthropic's `POST /v1/messages`.
+    Messages,
+    /// Anthropic's `POST /v1/messages/count_tokens`.
+    CountTokens,
+    /// `GET /v1/models` and `GET /v1/models/{id}`, which both dialects have.
+    Models,
+}
+
+impl Endpoint {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Responses,
+        Self::Embeddings,
+        Self::Messages,
+        Self::CountTokens,
+        Self::Models,
+    ];
+
+    /// The path after `/v1/`.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat/completions",
+            Self::Completions => "completions",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+            Self::Messages => "messages",
+            Self::CountTokens => "messages/count_tokens",
+            Self::Models => "models",
+        }
+    }
+
+    /// The one method that it takes.
+    #[must_use]
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Models => "GET",
+            _ => "POST",
+        }
+    }
+
+    /// What kind of work it asks for.
+    #[must_use]
+    pub fn class(self) -> RequestClass {
+        match self {
+            Self::ChatCompletions | Self::Messages => RequestClass::Chat,
+            Self::Completions => RequestClass::Completion,
+            Self::Responses => RequestClass::Responses,
+            Self::Embeddings => RequestClass::Embedding,
+            Self::CountTokens => RequestClass::CountTokens,
+            Self::Models => RequestClass::Models,
+        }
+    }
+
+    /// Whose API it is of; OpenAI's for the one that both have.
+    #[must_use]
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::Messages | Self::CountTokens => Dialect::Anthropic,
+            _ => Dialect::OpenAi,
+        }
+    }
+
+    /// Whether its answer may be an event stream.
+    #[must_use]
+    pub fn streams(self) -> bool {
+        matches!(
+            self,
+            Self::ChatCompletions | Self::Completions | Self::Responses | Self::Messages
+        )
+    }
+}
+
 /// What a path and a method come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Work of that class.
-    Class(RequestClass),
+    /// A call of ours.
+    Endpoint(Endpoint),
     /// The path is one of ours, and takes this method only.
     MethodNotAllowed {
         /// For the `allow` header.
@@ -55,19 +172,20 @@ pub enum Route {
 #[must_use]
 pub fn route(method: &str, path: &str) -> Route {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let (allow, class) = match path {
-        "/v1/chat/completions" => ("POST", RequestClass::Chat),
-        "/v1/embeddings" => ("POST", RequestClass::Embedding),
-        "/v1/models" => ("GET", RequestClass::Models),
-        _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if !id.is_empty() && !id.contains('/') => ("GET", RequestClass::Models),
-            _ => return Route::NotFound,
-        },
+    let Some(rest) = path.strip_prefix("/v1/") else {
+        return Route::NotFound;
     };
-    if method == allow {
-        Route::Class(class)
-    } else {
-        Route::MethodNotAllowed { allow }
+    let known = Endpoint::ALL.into_iter().find(|e| e.path() == rest);
+    let one_model = || {
+        let id = rest.strip_prefix("models/")?;
+        (!id.is_empty() && !id.contains('/')).then_some(Endpoint::Models)
+    };
+    match known.or_else(one_model) {
+        Some(endpoint) if endpoint.method() == method => Route::Endpoint(endpoint),
+        Some(endpoint) => Route::MethodNotAllowed {
+            allow: endpoint.method(),
+        },
+        None => Route::NotFound,
     }
 }
 
@@ -84,15 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_classes_apart() {
-        let chat = Route::Class(RequestClass::Chat);
-        check("POST", "/v1/chat/completions", chat);
-        check("POST", "/v1/chat/completions?api-version=1", chat);
-        let embedding = Route::Class(RequestClass::Embedding);
-        check("POST", "/v1/embeddings", embedding);
-        let models = Route::Class(RequestClass::Models);
-        check("GET", "/v1/models", models);
-        check("GET", "/v1/models/gpt-4o", models);
+    fn tells_the_endpoints_apart() {
+        for endpoint in Endpoint::ALL {
+            let path = format!("/v1/{}", endpoint.path());
+            check(endpoint.method(), &path, Route::Endpoint(endpoint));
+            let query = format!("{path}?api-version=1");
+            check(endpoint.method(), &query, Route::Endpoint(endpoint));
+            // The filters know the dialect by the path alone.
+            assert_eq!(Dialect::of_path(&path), endpoint.dialect(), "{path}");
+            let class = endpoint.class();
+            assert_eq!(RequestClass::parse(class.as_str()), Some(class));
+        }
+        let one = Route::Endpoint(Endpoint::Models);
+        check("GET", "/v1/models/gpt-4o", one);
+        assert_eq!(RequestClass::parse("chats"), None);
     }
 
     #[test]
@@ -118,6 +241,8 @@ mod tests {
             "/v1/chat/completions/",
             "/v1/models/",
             "/v1/models/a/b",
+            "/v1/messages/batches",
+            "/v1/responses/resp_1",
             "/V1/embeddings",
             "//v1/embeddings",
             "/v1/../v1/embeddings",

@@ -11,7 +11,8 @@ pub enum Piece<'a> {
     DataLineEnd,
     /// A blank line ended the event; in the chunk at hand it reaches up to here.
     EventEnd {
-        /// The offset in the chunk after the blank line's first terminator.
+        /// The offset in the chunk after the blank line's terminator, or the first
+        /// half of one that is cut.
         offset: usize,
     },
 }
@@ -65,6 +66,12 @@ impl Reader {
             if byte == b'\n' || byte == b'\r' {
                 self.after_cr = byte == b'\r';
                 rest = after;
+                if self.after_cr
+                    && let Some((b'\n', after)) = after.split_first()
+                {
+                    self.after_cr = false;
+                    rest = after;
+                }
                 self.end_line(chunk.len().saturating_sub(rest.len()), &mut sink);
                 continue;
             }
@@ -153,6 +160,15 @@ impl Splitter {
         let mut events = Vec::new();
         let mut taken = 0;
         let open = &mut self.open;
+        if self.reader.after_cr && open.raw.is_empty() && chunk.first() == Some(&b'\n') {
+            // The other half of the line end that ended the last event: whoever
+            // reads by lines waits for it.
+            events.push(Event {
+                raw: vec![b'\n'],
+                data: Vec::new(),
+            });
+            taken = 1;
+        }
         self.reader.feed(chunk, |piece| match piece {
             Piece::Data(bytes) => open.data.extend_from_slice(bytes),
             Piece::DataLineEnd => open.data.push(b'\n'),

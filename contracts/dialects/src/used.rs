@@ -6,7 +6,7 @@ use weir_wire::{
     usage::TOKENS_MAX,
 };
 
-use crate::openai::TokenCounts;
+use crate::tokens::TokenCounts;
 
 /// Bytes of text to a token. OpenAI states about four characters of English;
 /// bytes err towards more for other scripts.
@@ -17,6 +17,9 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub struct Seen {
     /// What the answer reports.
     pub reported: Option<TokenCounts>,
+    /// What a stream reported as it began, and had not completed where it was
+    /// cut: its input.
+    pub begun: Option<TokenCounts>,
     /// The answer came whole, and is no error.
     pub completed: bool,
     /// Bytes of text in the answer.
@@ -34,6 +37,7 @@ pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> 
         return ModelUsage {
             input_tokens: tokens.input,
             cached_input_tokens: tokens.cached_input,
+            cache_write_input_tokens: tokens.cache_write,
             output_tokens: tokens.output,
             reasoning_tokens: tokens.reasoning,
             source: UsageSource::Reported.into(),
@@ -41,8 +45,14 @@ pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> 
         };
     }
     if seen.completed || seen.output_bytes > 0 {
+        let input = seen.begun.unwrap_or_else(|| TokenCounts {
+            input: estimate(input_bytes()),
+            ..TokenCounts::default()
+        });
         return ModelUsage {
-            input_tokens: estimate(input_bytes()),
+            input_tokens: input.input,
+            cached_input_tokens: input.cached_input,
+            cache_write_input_tokens: input.cache_write,
             output_tokens: estimate(seen.output_bytes),
             source: UsageSource::Estimated.into(),
             ..base

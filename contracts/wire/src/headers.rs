@@ -24,6 +24,21 @@ pub const REQUEST_ID: &str = "x-weir-request-id";
 /// stripped by the router before a provider sees the request.
 pub const TENANT_CONTEXT: &str = "x-weir-tenant-context";
 
+/// The model of the catalogue that served, on an answer. Written by the router;
+/// for the client.
+pub const MODEL: &str = "x-weir-model";
+
+/// The provider that served, on an answer. Written by the router; for the client.
+pub const PROVIDER: &str = "x-weir-provider";
+
+/// Why another model served than was asked for, in a word such as `not-in-plan`,
+/// on an answer. Written by the router; for the client.
+pub const MODEL_REASON: &str = "x-weir-model-reason";
+
+/// The most tokens of an answer, where it is the plan's or the model's word and
+/// not the client's, on an answer. Written by the router; for the client.
+pub const MAX_TOKENS: &str = "x-weir-max-tokens";
+
 /// `1` on a request to a path that needs no tenant. Written by
 /// tenant-identification in the place of the others; read by the filters after
 /// it, which leave such a request alone.

@@ -16,6 +16,11 @@ pub mod quota {
     include!(concat!(env!("OUT_DIR"), "/weir.quota.v1.rs"));
 }
 
+/// `weir.router.v1`.
+pub mod router {
+    include!(concat!(env!("OUT_DIR"), "/weir.router.v1.rs"));
+}
+
 /// `weir.usage.v1`, with its JSON mapping where the feature `json` is on.
 pub mod usage {
     include!(concat!(env!("OUT_DIR"), "/weir.usage.v1.rs"));

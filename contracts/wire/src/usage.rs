@@ -130,6 +130,10 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
         for (count, field) in [
             (usage.input_tokens, "usage.input_tokens"),
             (usage.cached_input_tokens, "usage.cached_input_tokens"),
+            (
+                usage.cache_write_input_tokens,
+                "usage.cache_write_input_tokens",
+            ),
             (usage.output_tokens, "usage.output_tokens"),
             (usage.reasoning_tokens, "usage.reasoning_tokens"),
         ] {

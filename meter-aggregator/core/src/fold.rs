@@ -7,11 +7,11 @@
 //! | upstream_error | 0 | as witnessed: those that came before the error |
 //! | rejected | 0 | 0 |
 //!
-//! Requests of the class `models` bill nothing.
+//! Requests of the classes `models` and `count_tokens` bill nothing.
 
 use weir_dialects::routes::RequestClass;
 use weir_wire::{
-    proto::usage::{Outcome, UsageEvent, Witness},
+    proto::usage::{ModelUsage, Outcome, UsageEvent, Witness},
     usage::rank,
 };
 
@@ -78,7 +78,7 @@ pub fn fold(witnesses: &[UsageEvent]) -> Billed {
 }
 
 fn billed(event: &UsageEvent) -> Billed {
-    if event.request_class == RequestClass::Models.as_str() {
+    if RequestClass::parse(&event.request_class).is_some_and(|class| !class.is_billed()) {
         return Billed::default();
     }
     let api_calls = match event.outcome() {
@@ -86,17 +86,20 @@ fn billed(event: &UsageEvent) -> Billed {
         Outcome::UpstreamError => 0,
         Outcome::Rejected | Outcome::Unspecified => return Billed::default(),
     };
-    let sum = |of: fn(&weir_wire::proto::usage::ModelUsage) -> [u64; 2]| {
-        event
-            .usage
-            .iter()
-            .flat_map(of)
-            .fold(0_i64, |sum, n| sum.saturating_add_unsigned(n))
+    let sum = |of: fn(&ModelUsage) -> [u64; 3]| {
+        let counts = event.usage.iter().flat_map(of);
+        counts.fold(0_i64, |sum, n| sum.saturating_add_unsigned(n))
     };
     Billed {
         api_calls,
-        input_tokens: sum(|u| [u.input_tokens, u.cached_input_tokens]),
-        output_tokens: sum(|u| [u.output_tokens, u.reasoning_tokens]),
+        input_tokens: sum(|u| {
+            [
+                u.input_tokens,
+                u.cached_input_tokens,
+                u.cache_write_input_tokens,
+            ]
+        }),
+        output_tokens: sum(|u| [u.output_tokens, u.reasoning_tokens, 0]),
     }
 }
 
@@ -105,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
-    use weir_wire::proto::usage::{ModelUsage, UsageSource};
+    use weir_wire::proto::usage::UsageSource;
 
     use super::*;
 

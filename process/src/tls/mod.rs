@@ -5,8 +5,7 @@ mod client;
 mod load;
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -19,6 +18,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::Stamp;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -76,27 +77,6 @@ pub enum TlsError {
         /// What was found and what is allowed.
         message: String,
     },
-}
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            inode: found.ino(),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
 }
 
 struct State {

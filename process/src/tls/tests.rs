@@ -1,5 +1,7 @@
 //! TLS as clients see it: real handshakes, with certificates made here.
 
+use std::fs;
+
 use axum::{Extension, Router, routing::get};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,

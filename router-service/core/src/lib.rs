@@ -7,11 +7,16 @@
 
 pub mod catalogue;
 pub mod directory;
+pub mod explain;
+pub mod infer;
 pub mod meter;
+pub mod offer;
 pub mod plan;
+pub mod provider;
 pub mod quota;
 pub mod refusal;
 pub mod relay;
 pub mod request;
+pub mod seen;
 pub mod translate;
 pub mod used_once;

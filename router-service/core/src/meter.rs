@@ -6,12 +6,14 @@ use weir_wire::{
     proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, Witness},
 };
 
-use crate::relay::Seen;
+use crate::seen::Seen;
 
 /// A request that a provider was asked to serve.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// As the client asked.
+    pub model_asked: String,
+    /// The model of the catalogue that served.
     pub model: String,
     /// Who was asked.
     pub provider: String,
@@ -54,7 +56,7 @@ pub fn witness(
         witness: Witness::Router.into(),
         tenant: context.tenant.to_string(),
         request_class: class.to_string(),
-        model_asked: attempt.map(|a| a.model.clone()).unwrap_or_default(),
+        model_asked: attempt.map(|a| a.model_asked.clone()).unwrap_or_default(),
         usage: attempt
             .map(|a| served(a, seen, ending.outcome))
             .into_iter()
@@ -78,6 +80,7 @@ fn served(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
     let count = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
     let seen = used::Seen {
         reported: seen.usage,
+        begun: seen.begun,
         completed: outcome == Outcome::Completed && !seen.error,
         output_bytes: count(seen.output_bytes),
     };
@@ -88,7 +91,7 @@ fn served(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
 mod tests {
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
-    use weir_dialects::openai::TokenCounts;
+    use weir_dialects::tokens::TokenCounts;
     use weir_wire::{
         ids::{PlanName, RequestId, TenantId},
         proto::usage::UsageSource,
@@ -105,6 +108,7 @@ mod tests {
             issued_at_ms: 1,
         };
         let attempt = Attempt {
+            model_asked: "m".into(),
             model: "m".into(),
             provider: "openai".into(),
             input_bytes: 9,

@@ -1,26 +1,90 @@
-//! What a plan has, and what it is told when it asks for more.
+//! What a plan has: models, time, tokens, features and limits.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use serde::Deserialize;
-use weir_dialects::routes::RequestClass;
-use weir_wire::ids::PlanName;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::{Catalogue, Model, Tier},
     quota::Limits,
-    refusal::Refusal,
 };
 
+/// The longest time-out, and the longest stream: a day, in seconds.
+const TIME_MAX_S: u32 = 86_400;
+
+/// What a request may use beside text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// Definitions of tools.
+    Tools,
+    /// Images among the messages.
+    Images,
+    /// Documents of the tenant's own.
+    Rag,
+}
+
+impl Feature {
+    /// As in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Images => "images",
+            Self::Rag => "rag",
+        }
+    }
+}
+
 /// One plan.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The tiers whose models it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<Tier>,
+    /// Models that it has whatever their tier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Names by which its tenants may ask for models of the plan. One that is a
+    /// model's own name leads to the other model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
+    /// The model of the plan that takes the place of one that it lacks; such a
+    /// request is refused where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+    /// How long an answer may take, in seconds: to the first token of a stream,
+    /// to its end otherwise. 1 to a day.
+    #[serde(default = "default_timeout_s")]
+    pub timeout_s: u32,
+    /// How long a stream may take to its end, in seconds, from the request on.
+    #[serde(default = "default_stream_total_s")]
+    pub stream_total_s: u32,
+    /// The most tokens of one answer; the model's own most where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// What its requests may use; everything where absent.
+    #[serde(default = "all_features")]
+    pub features: BTreeSet<Feature>,
     /// How many requests each of its tenants may make; any number where absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+}
+
+fn default_timeout_s() -> u32 {
+    120
+}
+
+fn default_stream_total_s() -> u32 {
+    600
+}
+
+fn all_features() -> BTreeSet<Feature> {
+    [Feature::Tools, Feature::Images, Feature::Rag].into()
 }
 
 impl Plan {
@@ -30,155 +94,70 @@ impl Plan {
     /// A message that names the field within the plan, what was found and what is
     /// allowed.
     pub fn validate(&self) -> Result<(), String> {
-        self.limits.validate()
-    }
-}
-
-/// The plans and the catalogue that they are granted from.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    plans: BTreeMap<PlanName, Plan>,
-    catalogue: Catalogue,
-}
-
-impl Offer {
-    /// Joins the two, which were validated.
-    #[must_use]
-    pub fn new(plans: BTreeMap<PlanName, Plan>, catalogue: Catalogue) -> Self {
-        Self { plans, catalogue }
-    }
-
-    /// The models that the plan has, in the catalogue's order. None for a plan
-    /// that the router does not know.
-    pub fn models<'a>(&'a self, plan: &PlanName) -> impl Iterator<Item = &'a Model> + use<'a> {
-        let tiers = self.plans.get(plan).map(|p| p.tiers.as_slice());
-        self.catalogue
-            .models
-            .iter()
-            .filter(move |m| tiers.is_some_and(|t| t.contains(&m.tier)))
-    }
-
-    /// The model that a request gets.
-    ///
-    /// # Errors
-    /// 404 for a model that nobody has, 403 for one that the plan lacks (it
-    /// names those that it has), 400 for one that does not answer this class.
-    pub fn choose(
-        &self,
-        plan: &PlanName,
-        class: RequestClass,
-        asked: &str,
-    ) -> Result<&Model, Refusal> {
-        let shown: String = asked.chars().take(100).collect();
-        let model = self.catalogue.find(asked).ok_or_else(|| {
-            Refusal::invalid(
-                404,
-                "model_not_found",
-                format!("The model `{shown}` does not exist."),
-            )
-            .at("model")
-        })?;
-        let mut has = self.models(plan).peekable();
-        if has.peek().is_none() {
-            return Err(Refusal::invalid(
-                403,
-                "plan_without_models",
-                format!("The plan {plan} has no models."),
+        if !(1..=TIME_MAX_S).contains(&self.timeout_s) {
+            return Err(format!(
+                "timeout_s: must be 1 to {TIME_MAX_S}, found {}",
+                self.timeout_s
             ));
         }
-        let has: Vec<&str> = has
-            .filter(|m| m.serves(class))
-            .map(|m| m.name.as_str())
-            .collect();
-        if !model.serves(class) {
-            return Err(Refusal::invalid(
-                400,
-                "model_not_supported",
-                format!(
-                    "The model `{shown}` does not serve this endpoint; the plan {plan} has {} for it.",
-                    has.join(", ")
-                ),
-            )
-            .at("model"));
+        if !(self.timeout_s..=TIME_MAX_S).contains(&self.stream_total_s) {
+            return Err(format!(
+                "stream_total_s: must be timeout_s, {}, to {TIME_MAX_S}, found {}",
+                self.timeout_s, self.stream_total_s
+            ));
         }
-        if !has.contains(&asked) {
-            return Err(Refusal::invalid(
-                403,
-                "model_not_in_plan",
-                format!(
-                    "The plan {plan} does not have the model `{shown}`; it has {}.",
-                    has.join(", ")
-                ),
-            )
-            .at("model"));
+        if self.max_tokens == Some(0) {
+            return Err("max_tokens: must be at least 1, found 0".to_owned());
         }
-        Ok(model)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-
-    fn offer() -> Offer {
-        let plans = r#"{"enterprise":{"tiers":["premium","fast"]},"starter":{"tiers":["fast"]}}"#;
-        let catalogue = r#"{"models":[
-            {"name":"big","provider":"p","tier":"premium","capability":"chat"},
-            {"name":"mini","provider":"p","tier":"fast","capability":"chat"},
-            {"name":"embed","provider":"p","tier":"fast","capability":"embedding"}]}"#;
-        Offer::new(
-            serde_json::from_str(plans).unwrap(),
-            serde_json::from_str(catalogue).unwrap(),
-        )
+        self.limits.validate()
     }
 
-    #[track_caller]
-    fn check(plan: &str, class: RequestClass, asked: &str, expected: Result<(), (u16, &str)>) {
-        let offer = offer();
-        let found = offer.choose(&PlanName::new(plan).unwrap(), class, asked);
-        match (found, expected) {
-            (Ok(model), Ok(())) => assert_eq!(model.name, asked),
-            (Err(refusal), Err((status, says))) => {
-                assert_eq!(refusal.status, status);
-                assert!(refusal.error.message.contains(says), "{refusal:?}");
+    /// Checks it against the models that there are.
+    ///
+    /// # Errors
+    /// A message that names the field within the plan.
+    pub fn validate_models(&self, catalogue: &Catalogue) -> Result<(), String> {
+        for (i, name) in self.models.iter().enumerate() {
+            if catalogue.find(name).is_none() {
+                return Err(format!("models[{i}]: the catalogue has no {name}"));
             }
-            (found, expected) => panic!("{found:?}, not {expected:?}"),
+        }
+        let in_plan = |field: &str, name: &str| match catalogue.find(name) {
+            Some(model) if self.has(model) => Ok(()),
+            Some(_) => Err(format!(
+                "{field}: must be a model of the plan, found {name}"
+            )),
+            None => Err(format!("{field}: the catalogue has no {name}")),
+        };
+        for (alias, name) in &self.aliases {
+            if alias.is_empty() || !alias.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(format!(
+                    "aliases: must be visible ASCII without spaces, found {alias:?}"
+                ));
+            }
+            in_plan(&format!("aliases.{alias}"), name)?;
+        }
+        match &self.default_model {
+            Some(name) => in_plan("default_model", name),
+            None => Ok(()),
         }
     }
 
-    #[test]
-    fn a_plan_gets_its_tiers() {
-        check("enterprise", RequestClass::Chat, "big", Ok(()));
-        check("starter", RequestClass::Chat, "mini", Ok(()));
-        check("starter", RequestClass::Embedding, "embed", Ok(()));
+    /// Whether it has that model.
+    #[must_use]
+    pub fn has(&self, model: &Model) -> bool {
+        self.tiers.contains(&model.tier) || self.models.contains(&model.name)
     }
 
-    #[test]
-    fn a_refusal_says_what_there_is() {
-        let chat = RequestClass::Chat;
-        check("starter", chat, "big", Err((403, "it has mini.")));
-        check("starter", chat, "nope", Err((404, "`nope`")));
-        check("starter", chat, "embed", Err((400, "has mini")));
-        check(
-            "starter",
-            RequestClass::Embedding,
-            "big",
-            Err((400, "has embed")),
-        );
-        check("unknown", chat, "mini", Err((403, "unknown has no models")));
+    /// See [`Plan::timeout_s`].
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s.into())
     }
 
-    #[test]
-    fn models_are_listed_by_plan() {
-        let names = |plan: &str| -> Vec<String> {
-            let plan = PlanName::new(plan).unwrap();
-            offer().models(&plan).map(|m| m.name.clone()).collect()
-        };
-        assert_eq!(names("starter"), ["mini", "embed"]);
-        assert_eq!(names("enterprise"), ["big", "mini", "embed"]);
-        assert!(names("other").is_empty());
+    /// See [`Plan::stream_total_s`].
+    #[must_use]
+    pub fn stream_total(&self) -> Duration {
+        Duration::from_secs(self.stream_total_s.into())
     }
 }

@@ -1,160 +1,148 @@
-//! A provider's answer on its way to the client: what passes, and what it used.
+//! A provider's answer on its way to the client: what passes, in whose words,
+//! and what it used.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use weir_dialects::{
-    openai::{TokenCounts, clip_model, parse_usage},
-    sse::{Event, Splitter, TooLong},
+    routes::Endpoint,
+    sse::{Splitter, TooLong},
+};
+use weir_wire::error::{ApiError, Dialect};
+
+use crate::{
+    seen::{Part, Seen, Wire},
+    translate::{to_anthropic, to_openai},
 };
 
 /// The longest event of a stream, in bytes.
 const EVENT_MAX_BYTES: usize = 4 << 20;
 
-/// What an answer showed of its use.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seen {
-    /// The model that the provider says it used.
-    pub model: Option<String>,
-    /// What the provider reported.
-    pub usage: Option<TokenCounts>,
-    /// Bytes of text, tool arguments and refusals that came.
-    pub output_bytes: usize,
-    /// The answer is an error, or holds one.
-    pub error: bool,
-    /// The answer came to its end.
-    pub done: bool,
+/// How an answer comes to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passage {
+    /// What was called of the provider.
+    pub from: Endpoint,
+    /// What the client called.
+    pub to: Endpoint,
+    /// Whether the client asked for the usage in its stream.
+    pub usage_asked: bool,
+    /// Seconds of the Unix epoch, for answers that say when they were made.
+    pub created_s: i64,
 }
 
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    model: Option<String>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    choices: Option<Vec<Choice>>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    /// In a stream.
-    delta: Option<Message>,
-    /// In a whole answer.
-    message: Option<Message>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-    refusal: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall {
-    function: Option<Function>,
-}
-
-#[derive(Deserialize)]
-struct Function {
-    name: Option<String>,
-    arguments: Option<String>,
-}
-
-impl Message {
-    fn bytes(&self) -> usize {
-        let calls = self
-            .tool_calls
-            .iter()
-            .flatten()
-            .filter_map(|c| c.function.as_ref());
-        [&self.content, &self.refusal]
-            .into_iter()
-            .chain(calls.flat_map(|f| [&f.name, &f.arguments]))
-            .flatten()
-            .fold(0, |sum, text| sum.saturating_add(text.len()))
-    }
-}
-
-impl Seen {
-    /// Takes one JSON text: a whole answer, or the data of one event. Gives
-    /// whether it carried usage and no choices: the extra chunk of a stream
-    /// that was asked for its usage.
-    fn take(&mut self, json: &[u8]) -> bool {
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(json) else {
-            return false;
-        };
-        if let Some(model) = chunk.model {
-            self.model = Some(clip_model(model));
-        }
-        let usage = chunk.usage.and_then(|u| parse_usage(u.get().as_bytes()));
-        if usage.is_some() {
-            self.usage = usage;
-        }
-        self.error |= chunk.error.is_some();
-        let mut messages = 0_usize;
-        for choice in chunk.choices.iter().flatten() {
-            messages = messages.saturating_add(1);
-            let bytes = [&choice.delta, &choice.message]
-                .into_iter()
-                .flatten()
-                .fold(0_usize, |sum, m| sum.saturating_add(m.bytes()));
-            self.output_bytes = self.output_bytes.saturating_add(bytes);
-        }
-        usage.is_some() && messages == 0 && chunk.choices.is_some()
-    }
-
-    /// What a whole JSON answer used.
+impl Passage {
+    /// A whole answer for the client; `None` where it is none of the provider's
+    /// dialect.
     #[must_use]
-    pub fn of_json(body: &[u8]) -> Self {
-        let mut seen = Self::default();
-        seen.take(body);
-        seen.done = true;
-        seen
+    pub fn whole(&self, body: &[u8]) -> Option<Vec<u8>> {
+        match self.form() {
+            Form::AsItIs { .. } => Some(body.to_vec()),
+            Form::ToOpenAi(_) => to_openai::answer(body, self.created_s),
+            Form::ToAnthropic(_) => to_anthropic::answer(body),
+        }
     }
+
+    /// Whether bytes pass as they came.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// The error that a provider's body holds.
+    #[must_use]
+    pub fn error(&self, body: &[u8]) -> Option<ApiError> {
+        match self.from.dialect() {
+            Dialect::Anthropic => to_openai::error(body),
+            Dialect::OpenAi => to_anthropic::error(body),
+        }
+    }
+
+    fn form(&self) -> Form {
+        match (self.from, self.to) {
+            (Endpoint::Messages, Endpoint::ChatCompletions) => {
+                Form::ToOpenAi(to_openai::Stream::new(to_openai::Options {
+                    include_usage: self.usage_asked,
+                    created_s: self.created_s,
+                }))
+            }
+            (Endpoint::ChatCompletions, Endpoint::Messages) => {
+                Form::ToAnthropic(to_anthropic::Stream::new())
+            }
+            _ => Form::AsItIs {
+                hide_usage: !self.usage_asked,
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Form {
+    AsItIs {
+        /// Where the client did not ask for the usage chunk.
+        hide_usage: bool,
+    },
+    ToOpenAi(to_openai::Stream),
+    ToAnthropic(to_anthropic::Stream),
 }
 
 /// An event stream on its way through.
 #[derive(Debug)]
 pub struct StreamRelay {
     splitter: Splitter,
-    hide_usage: bool,
+    wire: Wire,
+    form: Form,
+    from: Passage,
     seen: Seen,
+    error: Option<ApiError>,
+    events: usize,
 }
 
 impl StreamRelay {
-    /// `hide_usage` where the client did not ask for the usage chunk.
+    /// A stream of that passage.
     #[must_use]
-    pub fn new(hide_usage: bool) -> Self {
+    pub fn new(passage: Passage) -> Self {
         Self {
             splitter: Splitter::new(EVENT_MAX_BYTES),
-            hide_usage,
+            wire: Wire::of(passage.from),
+            form: passage.form(),
+            from: passage,
             seen: Seen::default(),
+            error: None,
+            events: 0,
         }
     }
 
     /// Takes bytes of the provider's and gives those for the client: whole
-    /// events, each as it came.
+    /// events, each as it came or as the client's dialect has it.
     ///
     /// # Errors
     /// [`TooLong`] where one event passes four MiB.
     pub fn feed(&mut self, chunk: &[u8]) -> Result<Vec<u8>, TooLong> {
         let mut pass = Vec::with_capacity(chunk.len());
         for event in self.splitter.feed(chunk)? {
-            if !self.take(&event) {
-                pass.extend_from_slice(&event.raw);
+            if self.seen.done {
+                // Nothing belongs to an answer after its end.
+                break;
+            }
+            self.events = self.events.saturating_add(1);
+            let failed = self.seen.error;
+            let part = self.seen.take(self.wire, &event.data);
+            if self.seen.error && !failed {
+                self.error = self.from.error(&event.data);
+            }
+            let data = event.data.trim_ascii();
+            match &mut self.form {
+                Form::AsItIs { hide_usage: true } if part == Part::UsageAlone => {}
+                Form::AsItIs { .. } => pass.extend_from_slice(&event.raw),
+                Form::ToOpenAi(stream) => {
+                    stream.take(data, &mut pass);
+                    self.seen.error |= stream.has_failed();
+                }
+                Form::ToAnthropic(stream) => {
+                    stream.take(data, &mut pass);
+                    self.seen.error |= stream.has_failed();
+                }
             }
         }
         Ok(pass)
-    }
-
-    /// Whether the event is to be hidden.
-    fn take(&mut self, event: &Event) -> bool {
-        if event.data == b"[DONE]" {
-            self.seen.done = true;
-            return false;
-        }
-        self.seen.take(&event.data) && self.hide_usage
     }
 
     /// What was seen so far.
@@ -162,13 +150,44 @@ impl StreamRelay {
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
+
+    /// How many events came.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// The error that came in the stream, as far as it is understood.
+    #[must_use]
+    pub fn error(&self) -> Option<&ApiError> {
+        self.error.as_ref()
+    }
 }
 
-/// The event that tells a client that its stream was cut, in OpenAI's shape.
-/// It never sees a clean end instead.
+/// The event that tells a client of that call that its stream was cut. It never
+/// sees a clean end instead.
 #[must_use]
-pub fn error_event(error: &weir_wire::error::ApiError) -> Vec<u8> {
-    format!("data: {}\n\n", error.body()).into_bytes()
+pub fn error_event(to: Endpoint, error: &ApiError, status: u16) -> Vec<u8> {
+    match to {
+        Endpoint::Responses => {
+            let code = error.code.as_deref().unwrap_or("server_error");
+            let event = serde_json::json!({
+                "type": "error",
+                "code": code,
+                "message": error.message,
+                "param": error.param,
+            });
+            format!("event: error\ndata: {event}\n\n").into_bytes()
+        }
+        _ => match to.dialect() {
+            Dialect::OpenAi => format!("data: {}\n\n", error.body()),
+            Dialect::Anthropic => format!(
+                "event: error\ndata: {}\n\n",
+                error.body_in(Dialect::Anthropic, status)
+            ),
+        }
+        .into_bytes(),
+    }
 }
 
 #[cfg(test)]
@@ -180,10 +199,14 @@ mod tests {
     use super::*;
 
     const STREAM: &str = include_str!("../../../contracts/fixtures/openai-chat-stream.txt");
-    const JSON: &str = include_str!("../../../contracts/fixtures/openai-chat.json");
 
-    fn relay(hide_usage: bool, chunks: &[&[u8]]) -> (String, Seen) {
-        let mut relay = StreamRelay::new(hide_usage);
+    fn relay(usage_asked: bool, chunks: &[&[u8]]) -> (String, Seen) {
+        let mut relay = StreamRelay::new(Passage {
+            from: Endpoint::ChatCompletions,
+            to: Endpoint::ChatCompletions,
+            usage_asked,
+            created_s: 0,
+        });
         let mut out = Vec::new();
         for chunk in chunks {
             out.extend(relay.feed(chunk).unwrap());
@@ -193,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_client_that_asked_gets_every_byte() {
-        let (out, seen) = relay(false, &[STREAM.as_bytes()]);
+        let (out, seen) = relay(true, &[STREAM.as_bytes()]);
         assert_eq!(out, STREAM);
         assert_eq!(seen.usage.unwrap().input, 19);
         assert_eq!(seen.output_bytes, "Héllo \"usage\":".len());
@@ -202,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_client_that_did_not_ask_does_not_see_the_chunk() {
-        let (out, seen) = relay(true, &[STREAM.as_bytes()]);
+        let (out, seen) = relay(false, &[STREAM.as_bytes()]);
         assert_eq!(seen.usage.unwrap().output, 10);
         assert!(!out.contains("prompt_tokens"), "{out}");
         assert_eq!(
@@ -215,7 +238,7 @@ mod tests {
     #[test]
     fn usage_beside_choices_is_not_hidden() {
         let text = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":1}}\n\n";
-        let (out, seen) = relay(true, &[text.as_bytes()]);
+        let (out, seen) = relay(false, &[text.as_bytes()]);
         assert_eq!(out, text);
         assert_eq!(seen.usage.unwrap().input, 1);
     }
@@ -223,21 +246,31 @@ mod tests {
     #[test]
     fn a_cut_event_never_reaches_the_client() {
         let cut = &STREAM.as_bytes()[..STREAM.len() - 20];
-        let (out, seen) = relay(false, &[cut]);
+        let (out, seen) = relay(true, &[cut]);
         assert!(STREAM.starts_with(&out) && out.ends_with("\n\n"));
         assert!(!seen.done);
     }
 
     #[test]
-    fn a_json_answer_is_read_whole() {
-        let seen = Seen::of_json(JSON.as_bytes());
-        assert_eq!(seen.model.as_deref(), Some("gpt-4o-2024-08-06"));
-        assert_eq!(seen.usage.unwrap().cached_input, 16);
-        assert_eq!(seen.output_bytes, "Paris, \"model\":\"x\"".len());
-        let tools = br#"{"choices":[{"message":{"content":null,"tool_calls":[{"function":{"name":"ab","arguments":"{}"}}]}}]}"#;
-        assert_eq!(Seen::of_json(tools).output_bytes, 4);
-        assert!(Seen::of_json(br#"{"error":{"message":"m"}}"#).error);
-        assert!(!Seen::of_json(br#"{"error":null}"#).error);
+    fn a_cut_is_told_in_the_clients_words() {
+        let error = ApiError::new("server_error", "provider_error", "broke off");
+        for (endpoint, expected) in [
+            (
+                Endpoint::ChatCompletions,
+                "data: {\"error\":{\"message\":\"broke off\",\"type\":\"server_error\",\"param\":null,\"code\":\"provider_error\"}}\n\n",
+            ),
+            (
+                Endpoint::Messages,
+                "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"broke off\"}}\n\n",
+            ),
+            (
+                Endpoint::Responses,
+                "event: error\ndata: {\"code\":\"provider_error\",\"message\":\"broke off\",\"param\":null,\"type\":\"error\"}\n\n",
+            ),
+        ] {
+            let event = error_event(endpoint, &error, 502);
+            assert_eq!(String::from_utf8(event).unwrap(), expected);
+        }
     }
 
     proptest! {
@@ -251,7 +284,7 @@ mod tests {
             cuts.push(bytes.len());
             let mut from = 0;
             let chunks: Vec<&[u8]> = cuts.iter().map(|c| { let s = &bytes[from..*c]; from = *c; s }).collect();
-            prop_assert_eq!(relay(true, &chunks), relay(true, &[bytes]));
+            prop_assert_eq!(relay(false, &chunks), relay(false, &[bytes]));
         }
     }
 }

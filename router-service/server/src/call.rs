@@ -1,29 +1,30 @@
 //! One call of a provider: its answer on the way to the client, whole or as it
 //! comes, and the witness at its end.
 
+mod refusals;
+mod stream;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
-use tokio::sync::{mpsc, oneshot};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::{sync::oneshot, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use weir_router_core::{
     meter::Attempt,
+    offer::Decision,
     refusal::Refusal,
-    relay::{self, Seen, StreamRelay},
-    request::Prepared,
+    relay::Passage,
+    seen::{Seen, Wire},
 };
 use weir_wire::proto::usage::Outcome;
 
+use self::refusals::{late, provider_failed, provider_refusal, stopped, unavailable};
 use crate::{
-    client::{Client, Next},
     exchange::Exchange,
-    provider::{CallError, Provider, SILENCE_MAX},
+    provider::{self, Provider},
 };
-
-/// Chunks that wait for a slow client before the provider is read no further.
-const CHUNKS_WAITING: usize = 16;
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
@@ -50,7 +51,15 @@ pub type Answered = oneshot::Sender<Result<Answer, Refusal>>;
 /// One call of a provider, from its start to its witness.
 pub struct Call {
     pub exchange: Exchange,
+    /// When the request was there as a whole.
+    pub began: Instant,
+    pub decision: Decision,
     pub attempt: Attempt,
+    pub passage: Passage,
+    /// Whether an event stream was asked for.
+    pub stream: bool,
+    /// What the answer's headers say of how it was served.
+    pub shown: HeaderMap,
     /// How long the provider is read on after the client left.
     pub drain: Duration,
     /// From when on nothing is waited for: the router stops.
@@ -59,26 +68,41 @@ pub struct Call {
 
 impl Call {
     /// Calls the provider and relays what it answers.
-    pub async fn run(self, provider: &Provider, prepared: Prepared, answer: Answered) {
-        let stream = prepared.stream;
-        let hide_usage = !prepared.usage_asked;
-        let posted = provider.post(self.exchange.class, prepared.body);
+    pub async fn run(self, provider: &Provider, passed: &HeaderMap, body: Bytes, answer: Answered) {
+        let underway = provider.health.begin();
+        let deadline = self.deadline(self.decision.timeout);
+        let posted = provider.post(self.passage.from, passed, body);
+        let posted = tokio::time::timeout_at(deadline, posted);
         let Some(posted) = self.stopping.run_until_cancelled(posted).await else {
             return self.fail(stopped(), answer);
         };
-        match posted {
-            Ok(response) if stream && is_event_stream(&response) => {
-                self.relay_stream(response, hide_usage, answer).await;
+        let well = match posted {
+            Ok(Ok(response)) if self.stream && is_event_stream(&response) => {
+                self.relay_stream(response, answer).await
             }
-            Ok(response) => self.relay_whole(response, answer).await,
-            Err(error) => {
-                let refusal = match error {
-                    CallError::Unreachable => unavailable(502, "could not be reached"),
-                    CallError::Silent => unavailable(504, "did not answer in time"),
-                };
+            // A stream was asked for, and this is no stream; nobody who reads one
+            // would know what to do with it.
+            Ok(Ok(response)) if self.stream && response.status().is_success() => {
+                self.fail(unavailable(502, "answered without a stream"), answer);
+                false
+            }
+            Ok(Ok(response)) => self.relay_whole(response, answer).await,
+            Ok(Err(_)) => {
+                self.fail(unavailable(502, "could not be reached"), answer);
+                false
+            }
+            Err(_) => {
+                let refusal = late(&self.exchange, self.decision.timeout);
                 self.fail(refusal, answer);
+                false
             }
-        }
+        };
+        underway.end(well);
+    }
+
+    /// So long after the request was there as a whole.
+    fn deadline(&self, time: Duration) -> Instant {
+        self.began.checked_add(time).unwrap_or(self.began)
     }
 
     fn fail(self, refusal: Refusal, answer: Answered) {
@@ -91,25 +115,56 @@ impl Call {
         let _ = answer.send(Err(refusal));
     }
 
-    async fn relay_whole(self, response: reqwest::Response, answer: Answered) {
+    /// Gives whether the provider did its part.
+    async fn relay_whole(self, response: reqwest::Response, answer: Answered) -> bool {
         let status = response.status();
-        let headers = answer_headers(&response);
-        let read = tokio::time::timeout(SILENCE_MAX, read_whole(response));
+        let headers = self.answer_headers(&response);
+        let deadline = self.deadline(self.decision.timeout);
+        let read = tokio::time::timeout_at(deadline, read_whole(response));
         let Some(read) = self.stopping.run_until_cancelled(read).await else {
-            return self.fail(stopped(), answer);
+            self.fail(stopped(), answer);
+            return true;
         };
         let body = match read {
             Ok(Some(body)) => body,
-            Ok(None) => return self.fail(provider_failed(), answer),
-            Err(_) => return self.fail(unavailable(504, "did not answer in time"), answer),
+            Ok(None) => {
+                self.fail(provider_failed(), answer);
+                return false;
+            }
+            Err(_) => {
+                let refusal = late(&self.exchange, self.decision.timeout);
+                self.fail(refusal, answer);
+                return false;
+            }
         };
         let first = Some(self.exchange.millis());
-        let seen = Seen::of_json(&body);
+        let seen = Seen::of_json(Wire::of(self.passage.from), &body);
+        let whole = body.clone();
         if !status.is_success() {
             self.tell(&seen, Outcome::UpstreamError, status.as_u16(), first);
-            let _ = answer.send(provider_refusal(status, headers, body, seen.error));
-            return;
+            let told = provider_refusal(&self.passage, status, headers, body, seen.error);
+            let _ = answer.send(told);
+            return !provider::is_fault(status);
         }
+        let translated = if seen.understood {
+            self.translated(body)
+        } else {
+            None
+        };
+        let Some(body) = translated else {
+            tracing::error!(
+                provider = self.decision.provider,
+                "an answer is not of its dialect"
+            );
+            let error = seen.error.then(|| self.passage.error(&whole)).flatten();
+            let refusal = match error {
+                Some(error) => refusals::in_stream(Some(&error)),
+                None => unavailable(502, "answered with what is no answer"),
+            };
+            self.tell(&seen, Outcome::UpstreamError, refusal.status, first);
+            let _ = answer.send(Err(refusal));
+            return false;
+        };
         let sent = answer.send(Ok(Answer {
             status,
             headers,
@@ -121,55 +176,35 @@ impl Call {
             (false, Err(_)) => Outcome::ClientDisconnected,
         };
         self.tell(&seen, outcome, status.as_u16(), first);
+        !seen.error
     }
 
-    async fn relay_stream(self, mut response: reqwest::Response, hide: bool, answer: Answered) {
-        let status = response.status();
-        let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let gone = answer
-            .send(Ok(Answer {
-                status,
-                headers: answer_headers(&response),
-                body: AnswerBody::Stream(ReceiverStream::new(receiver)),
-            }))
-            .is_err();
-        let mut client = Client::new(chunks, gone, self.drain, self.stopping.clone());
-        let mut relay = StreamRelay::new(hide);
-        let mut first = None;
-        let broken = loop {
-            match client.next(&mut response).await {
-                Next::Chunk(chunk) => match relay.feed(&chunk) {
-                    Ok(pass) => {
-                        if relay.seen().output_bytes > 0 && first.is_none() {
-                            first = Some(self.exchange.millis());
-                        }
-                        client.pass(pass).await;
-                    }
-                    Err(_) => break Some(provider_failed()),
-                },
-                Next::End if relay.seen().done || relay.seen().error => break None,
-                Next::End | Next::Broken => break Some(provider_failed()),
-                Next::Drained => break None,
-                Next::Stopping => break Some(stopped()),
-            }
-        };
-        let seen = relay.seen();
-        let outcome = if client.is_gone() {
-            Outcome::ClientDisconnected
-        } else if broken.is_some() || seen.error {
-            Outcome::UpstreamError
-        } else {
-            Outcome::Completed
-        };
-        self.tell(seen, outcome, status.as_u16(), first);
-        if let Some(refusal) = broken {
-            client.abort(relay::error_event(&refusal.error)).await;
+    fn translated(&self, body: Bytes) -> Option<Bytes> {
+        if self.passage.is_plain() {
+            return Some(body);
         }
+        self.passage.whole(&body).map(Bytes::from)
     }
 
     fn tell(&self, seen: &Seen, outcome: Outcome, status: u16, first: Option<u64>) {
         let attempt = Some(&self.attempt);
         self.exchange.tell(attempt, seen, outcome, status, first);
+    }
+
+    fn answer_headers(&self, response: &reqwest::Response) -> HeaderMap {
+        let mut headers = self.shown.clone();
+        for name in PASSED.iter().map(|n| http::HeaderName::from_static(n)) {
+            if let Some(value) = response.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        let json = HeaderValue::from_static("application/json");
+        let content_type = match response.headers().get(header::CONTENT_TYPE) {
+            Some(value) if self.passage.is_plain() || is_event_stream(response) => value.clone(),
+            _ => json,
+        };
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers
     }
 }
 
@@ -184,49 +219,6 @@ async fn read_whole(mut response: reqwest::Response) -> Option<Bytes> {
     Some(body.into())
 }
 
-/// What a client is told of a provider's refusal. That our own key was refused
-/// is no news for a tenant, whose key is good.
-fn provider_refusal(
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    has_error: bool,
-) -> Result<Answer, Refusal> {
-    match status.as_u16() {
-        401 | 403 => {
-            tracing::error!(%status, "the provider refused the router's key");
-            Err(unavailable(502, "refused the router"))
-        }
-        300..=399 => Err(unavailable(502, "answered with a redirect")),
-        _ if has_error => Ok(Answer {
-            status,
-            headers,
-            body: AnswerBody::Whole(body),
-        }),
-        code => Err(unavailable(code, "answered with an error")),
-    }
-}
-
-fn unavailable(status: u16, what: &str) -> Refusal {
-    Refusal::server(
-        status,
-        "provider_error",
-        format!("The model's provider {what}."),
-    )
-}
-
-fn provider_failed() -> Refusal {
-    unavailable(502, "broke off its answer")
-}
-
-fn stopped() -> Refusal {
-    Refusal::server(
-        503,
-        "router_stopping",
-        "The router stops; send the request again.",
-    )
-}
-
 fn is_event_stream(response: &reqwest::Response) -> bool {
     response.status().is_success()
         && response
@@ -234,17 +226,4 @@ fn is_event_stream(response: &reqwest::Response) -> bool {
             .get(header::CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .is_some_and(|v| v.trim_start().starts_with("text/event-stream"))
-}
-
-fn answer_headers(response: &reqwest::Response) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for name in PASSED.iter().map(|n| http::HeaderName::from_static(n)) {
-        if let Some(value) = response.headers().get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
-    if let Some(value) = response.headers().get(header::CONTENT_TYPE) {
-        headers.insert(header::CONTENT_TYPE, value.clone());
-    }
-    headers
 }

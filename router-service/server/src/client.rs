@@ -23,8 +23,21 @@ pub enum Next {
     Broken,
     /// The client is gone, and the time to read on is over.
     Drained,
+    /// The time that the plan has for it is over.
+    Late,
     /// The router stops.
     Stopping,
+}
+
+/// How long a stream is read.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// The time of the plan ends.
+    pub deadline: Instant,
+    /// After its client is gone it is read on for so long.
+    pub drain: Duration,
+    /// It is never read after that.
+    pub stopping: CancellationToken,
 }
 
 /// The client's end of a stream. After it is gone the provider is read on for
@@ -33,20 +46,17 @@ pub struct Client {
     chunks: Chunks,
     gone: bool,
     drain_until: Option<Instant>,
-    drain: Duration,
-    stopping: CancellationToken,
+    patience: Patience,
 }
 
 impl Client {
-    /// A client that takes `chunks`, or `gone` already; after it is gone the
-    /// provider is read on for `drain`, and never after `stopping`.
-    pub fn new(chunks: Chunks, gone: bool, drain: Duration, stopping: CancellationToken) -> Self {
+    /// A client that takes `chunks`, or is gone already.
+    pub fn new(chunks: Chunks, gone: bool, patience: Patience) -> Self {
         Self {
             chunks,
             gone,
             drain_until: None,
-            drain,
-            stopping,
+            patience,
         }
     }
 
@@ -57,28 +67,35 @@ impl Client {
 
     /// The provider's next bytes.
     pub async fn next(&mut self, response: &mut reqwest::Response) -> Next {
+        let silent_at = in_future(SILENCE_MAX);
         loop {
             if self.gone && self.drain_until.is_none() {
-                self.drain_until = Some(in_future(self.drain));
+                self.drain_until = Some(in_future(self.patience.drain));
             }
-            let until = self.drain_until.unwrap_or_else(|| in_future(SILENCE_MAX));
+            let until = self
+                .drain_until
+                .unwrap_or(silent_at)
+                .min(self.patience.deadline);
             tokio::select! {
                 biased;
-                () = self.stopping.cancelled() => return Next::Stopping,
+                () = self.patience.stopping.cancelled() => return Next::Stopping,
                 chunk = response.chunk() => return match chunk {
                     Ok(Some(bytes)) => Next::Chunk(bytes),
                     Ok(None) => Next::End,
                     Err(_) => Next::Broken,
                 },
                 () = self.chunks.closed(), if !self.gone => self.gone = true,
-                () = tokio::time::sleep_until(until) => {
-                    return if self.gone { Next::Drained } else { Next::Broken };
-                }
+                () = tokio::time::sleep_until(until) => return match self.gone {
+                    true => Next::Drained,
+                    false if until == self.patience.deadline => Next::Late,
+                    false => Next::Broken,
+                },
             }
         }
     }
 
-    /// Hands on bytes; waits for a client that is slow, but not past the stop.
+    /// Hands on bytes; waits for a client that is slow, but not past the stop or
+    /// the plan's time.
     pub async fn pass(&mut self, bytes: Vec<u8>) {
         if self.gone || bytes.is_empty() {
             return;
@@ -86,14 +103,22 @@ impl Client {
         tokio::select! {
             biased;
             sent = self.chunks.send(Ok(bytes.into())) => self.gone = sent.is_err(),
-            () = self.stopping.cancelled() => {}
+            () = self.patience.stopping.cancelled() => {}
+            () = tokio::time::sleep_until(self.patience.deadline) => {}
         }
     }
 
     /// Ends the stream as one that failed, never as one that is complete: a
     /// client that reads no more is waited for until its connection ends.
     pub async fn abort(mut self, event: Vec<u8>) {
-        self.pass(event).await;
+        if !self.gone && !event.is_empty() {
+            // Also past the deadline, which may be the reason.
+            tokio::select! {
+                biased;
+                sent = self.chunks.send(Ok(event.into())) => self.gone = sent.is_err(),
+                () = self.patience.stopping.cancelled() => {}
+            }
+        }
         if !self.gone {
             // The reset discards what is still queued on the way: the error
             // event gets a moment to leave.
@@ -104,7 +129,8 @@ impl Client {
     }
 }
 
-fn in_future(time: Duration) -> Instant {
+/// So far from now.
+pub fn in_future(time: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(time).unwrap_or(now)
 }

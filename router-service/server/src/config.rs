@@ -5,22 +5,25 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
-use weir_process::secret;
-use weir_router_core::{
-    catalogue::Catalogue,
-    plan::{Offer, Plan},
-};
+use weir_process::{Tls, TlsFiles, secret};
+use weir_router_core::{plan::Plan, provider::ProviderKind};
 use weir_wire::{
     ids::PlanName,
     keys::{self, Keyring},
 };
 
-use crate::{directory, provider::Provider, quota};
+use crate::{
+    directory,
+    offers::{CatalogueFile, Offers},
+    provider::Provider,
+    quota, services,
+};
 
 /// The variable that holds the credential for the aggregator.
 const TOKEN_ENVIRONMENT: &str = "WEIR_INGEST_TOKEN";
@@ -35,19 +38,33 @@ struct File {
     aggregator: String,
     directory: Option<directory::Section>,
     quota: Option<quota::Section>,
+    services: Option<services::Section>,
+    tls: Option<TlsFiles>,
     #[serde(default = "default_max_body_bytes")]
     max_body_bytes: usize,
     #[serde(default = "default_drain_s")]
     drain_s: u64,
     #[serde(default = "default_stop_grace_s")]
     stop_grace_s: u64,
+    #[serde(default)]
+    development: Development,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProviderFile {
+    kind: ProviderKind,
     base_url: String,
-    api_key_env: String,
+    api_key_env: Option<String>,
+}
+
+/// What no router that tenants reach may have on.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Development {
+    /// Believes the bare headers of a request that has no signed context.
+    #[serde(default)]
+    trust_tenant_headers: bool,
 }
 
 fn default_max_body_bytes() -> usize {
@@ -65,14 +82,21 @@ fn default_stop_grace_s() -> u64 {
 /// What the router runs on, checked.
 pub struct Settings {
     pub listen: SocketAddr,
-    pub offer: Offer,
-    pub providers: BTreeMap<String, Provider>,
+    pub offers: Arc<Offers>,
+    /// Taken by whoever watches it.
+    pub catalogue: Option<CatalogueFile>,
+    pub providers: BTreeMap<String, Arc<Provider>>,
+    /// Whether bare headers are believed, see `development`.
+    pub trusts_headers: bool,
     pub keys: Keyring,
     pub aggregator: String,
     pub ingest_token: String,
     pub max_body_bytes: usize,
     pub directory: Option<directory::Options>,
     pub quota: Option<quota::Options>,
+    pub services: Option<services::Options>,
+    /// Of tenants' paths.
+    pub tls: Option<Tls>,
     pub drain: Duration,
     pub stop_grace: Duration,
     pub http: reqwest::Client,
@@ -82,12 +106,6 @@ pub struct Settings {
 pub fn load(path: &Path) -> anyhow::Result<Settings> {
     let file: File = read(path)?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let catalogue_path = base.join(&file.catalogue);
-    let catalogue: Catalogue = read(&catalogue_path)?;
-    let names: Vec<&str> = file.providers.keys().map(String::as_str).collect();
-    if let Err(message) = catalogue.validate(&names) {
-        bail!("{}: {message}", catalogue_path.display());
-    }
     if file.plans.is_empty() {
         bail!("{}: plans: must name at least one plan", path.display());
     }
@@ -109,17 +127,21 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()?;
-    let providers = file
-        .providers
-        .into_iter()
-        .map(|(name, provider)| {
-            let key = secret(&provider.api_key_env)
-                .with_context(|| format!("providers.{name}.api_key_env"))?;
-            let provider = Provider::new(&name, &provider.base_url, &key, http.clone())
-                .with_context(|| format!("providers.{name}"))?;
-            Ok((name, provider))
-        })
-        .collect::<anyhow::Result<_>>()?;
+    let providers = providers(file.providers, &http)?;
+    let kinds = providers.iter().map(|(n, p)| (n.clone(), p.kind)).collect();
+    let catalogue_path = base.join(&file.catalogue);
+    let (catalogue_file, catalogue) = CatalogueFile::open(catalogue_path.clone())?;
+    let names: Vec<&str> = providers.keys().map(String::as_str).collect();
+    if let Err(message) = catalogue.validate(&names) {
+        bail!("{}: {message}", catalogue_path.display());
+    }
+    let offers = Offers::new(file.plans.clone(), catalogue, kinds)
+        .map_err(|message| anyhow!("{}: {message}", path.display()))?;
+    if file.development.trust_tenant_headers {
+        tracing::warn!(
+            "development.trust_tenant_headers is on: whoever reaches this router is whoever they say"
+        );
+    }
     let plans = file.plans.keys().cloned().collect();
     let directory = file
         .directory
@@ -131,10 +153,23 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         .map(|section| quota::Options::new(section, &file.plans))
         .transpose()
         .with_context(|| path.display().to_string())?;
+    let services = file.services.map(|section| {
+        services::check(&section)?;
+        services::Options::new(section, base)
+    });
+    let tls = file.tls.map(|files| Tls::open(files.beside(base)));
     Ok(Settings {
+        services: services
+            .transpose()
+            .with_context(|| path.display().to_string())?,
+        tls: tls
+            .transpose()
+            .with_context(|| path.display().to_string())?,
         listen: file.listen,
-        offer: Offer::new(file.plans, catalogue),
+        offers: Arc::new(offers),
+        catalogue: Some(catalogue_file),
         providers,
+        trusts_headers: file.development.trust_tenant_headers,
         keys,
         aggregator: file.aggregator,
         ingest_token: secret(TOKEN_ENVIRONMENT)?,
@@ -147,6 +182,31 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
     })
 }
 
+fn providers(
+    files: BTreeMap<String, ProviderFile>,
+    http: &reqwest::Client,
+) -> anyhow::Result<BTreeMap<String, Arc<Provider>>> {
+    let make = |(name, file): (String, ProviderFile)| {
+        let key = match (&file.api_key_env, file.kind) {
+            (Some(variable), _) => {
+                Some(secret(variable).with_context(|| format!("providers.{name}.api_key_env"))?)
+            }
+            (None, ProviderKind::OpenAiCompatible) => None,
+            (None, _) => bail!("providers.{name}.api_key_env: is missing"),
+        };
+        let provider = Provider::new(
+            &name,
+            file.kind,
+            &file.base_url,
+            key.as_deref(),
+            http.clone(),
+        )
+        .with_context(|| format!("providers.{name}"))?;
+        Ok((name, Arc::new(provider)))
+    };
+    files.into_iter().map(make).collect()
+}
+
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{}: cannot be read", path.display()))?;
@@ -155,6 +215,8 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use weir_router_core::catalogue::Catalogue;
+
     use super::*;
 
     #[test]
@@ -164,7 +226,11 @@ mod tests {
         assert_eq!(file.plans.len(), 2);
         let catalogue: Catalogue =
             serde_saphyr::from_str(include_str!("../../examples/catalogue.yaml")).unwrap();
-        catalogue.validate(&["openai"]).unwrap();
+        let names: Vec<&str> = file.providers.keys().map(String::as_str).collect();
+        catalogue.validate(&names).unwrap();
+        let kinds = file.providers.iter().map(|(n, p)| (n.clone(), p.kind));
+        Offers::new(file.plans.clone(), catalogue, kinds.collect()).unwrap();
+        assert!(!file.development.trust_tenant_headers);
 
         assert!(file.directory.is_some() && file.quota.is_some());
         for (plan, requests) in [("enterprise", 1000), ("starter", 100)] {
@@ -182,12 +248,16 @@ mod tests {
             ("ratelimit_domain:", "ratelimit_doman:"),
             ("limits:", "limit:"),
             ("window_s:", "window:"),
+            ("max_tokens: 4096", "max_token: 4096"),
+            ("kind: anthropic", "knid: anthropic"),
         ] {
             let wrong = text.replace(right, misspelt);
             assert_ne!(wrong, text);
             let error = serde_saphyr::from_str::<File>(&wrong).err().unwrap();
             assert!(
-                error.to_string().contains(misspelt.trim_end_matches(':')),
+                error
+                    .to_string()
+                    .contains(misspelt.split(':').next().unwrap()),
                 "{error}"
             );
         }

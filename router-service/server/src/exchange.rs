@@ -5,7 +5,7 @@ use std::time::Instant;
 use weir_dialects::routes::RequestClass;
 use weir_router_core::{
     meter::{self, Attempt, Ending},
-    relay::Seen,
+    seen::Seen,
 };
 use weir_wire::{context::Verified, proto::usage::Outcome};
 

@@ -1,9 +1,5 @@
 //! The inference router: takes a tenant's request to a model within its plan.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "no listener serves it yet")
-)]
 mod admin;
 mod app;
 mod call;
@@ -13,9 +9,15 @@ mod config;
 mod directory;
 mod exchange;
 mod grpc;
+mod models;
+mod offers;
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
+mod proto;
 mod provider;
 mod quota;
 mod serve;
+mod services;
+mod watched;
 mod witness;
 
 use std::{
@@ -54,6 +56,9 @@ struct Arguments {
     /// The same for the address of the quota service, where there is one.
     #[arg(long)]
     quota_ready_file: Option<PathBuf>,
+    /// The same for the address of the services, where there are some.
+    #[arg(long)]
+    services_ready_file: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -85,7 +90,9 @@ struct Beside {
 impl Beside {
     async fn open(settings: &mut config::Settings) -> anyhow::Result<Self> {
         let directory = match settings.directory.take() {
-            Some(options) => Some(directory::Directory::open(options).await?),
+            Some(options) => {
+                Some(directory::Directory::open(options, Arc::clone(&settings.offers)).await?)
+            }
             None => None,
         };
         let tenants = directory.as_ref().map(directory::Directory::tenants);
@@ -124,7 +131,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let mut settings = config::load(&arguments.config)?;
-    let beside = Beside::open(&mut settings).await?;
+    let mut beside = Beside::open(&mut settings).await?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listen: cannot bind {}", settings.listen))?;
@@ -139,6 +146,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let closing = CancellationToken::new();
     let sending = tokio::spawn(sender.run(closing.clone()));
     let grace = settings.stop_grace;
+    let (services, tls) = (settings.services.take(), settings.tls.take());
+    let (offers, catalogue) = (Arc::clone(&settings.offers), settings.catalogue.take());
     let leaving = CancellationToken::new();
     let app = Arc::new(app::App::new(
         settings,
@@ -147,9 +156,33 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         leaving.clone(),
     ));
 
+    let services = match services {
+        None => None,
+        Some(options) => {
+            let parts = services::Parts {
+                app: Arc::clone(&app),
+                providers: app.settings.providers.clone(),
+                directory: beside.directory.as_mut().and_then(|directory| {
+                    let writer = directory.writer.take()?;
+                    Some((directory.shared(), writer))
+                }),
+            };
+            Some(services::Services::open(options, parts).await?)
+        }
+    };
+
     let stop = StopSignal::install()?;
     let stopping = CancellationToken::new();
-    let beside = beside.serve(&arguments, &stopping)?;
+    let mut beside = beside.serve(&arguments, &stopping)?;
+    if let Some(services) = services {
+        let (path, address) = (&arguments.services_ready_file, services.address);
+        tracing::info!(%address, "the services are listening");
+        tell("services-ready-file", path.as_deref(), address)?;
+        beside.spawn(services.serve(stopping.clone()));
+    }
+    if let Some(file) = catalogue {
+        beside.spawn(offers.watch_catalogue(file, stopping.clone()));
+    }
     tell("ready-file", arguments.ready_file.as_deref(), address)?;
     tracing::info!(%address, "listening");
     let (health, routes) = grpc::routes(&[], FILE_DESCRIPTOR_SET).await?;
@@ -160,8 +193,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         health.stopping().await;
     };
     // Requests go on for a while; then each ends with what it has seen.
-    let left = weir_process::serve(
+    let left = weir_process::serve_tls(
         listener,
+        tls,
         serve::router(app, routes.into_axum_router()),
         stop,
         grace,

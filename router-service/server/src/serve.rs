@@ -1,6 +1,6 @@
-//! The HTTP side of the port: tenants' paths, in OpenAI's shape.
+//! The HTTP side of the port: tenants' paths, each in the shape of its dialect.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,15 +9,15 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
-use weir_dialects::routes::{RequestClass, Route, route};
+use weir_dialects::routes::{Endpoint, Route, route};
 use weir_router_core::refusal::Refusal;
-use weir_wire::{headers as names, proto::usage::Outcome};
+use weir_wire::{error::Dialect, headers as names};
 
 use crate::{
-    app::App,
+    app::{self, App},
     call::{Answer, AnswerBody},
-    exchange::{Caller, Exchange},
+    exchange::Caller,
+    models,
 };
 
 /// Everything on the port: the gRPC routes, and tenants' paths for the rest.
@@ -32,19 +32,30 @@ pub fn router(app: Arc<App>, grpc: Router) -> Router {
 }
 
 async fn tenant(State(app): State<Arc<App>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let mut dialect = Dialect::of_path(path);
+    if path.starts_with("/v1/models") && request.headers().contains_key(models::ANTHROPIC_MARK) {
+        // The models have one path in both.
+        dialect = Dialect::Anthropic;
+    }
     let caller = match app.caller(request.headers()) {
         Ok(caller) => caller,
-        Err(refusal) => return refuse(&refusal, None),
+        Err(refusal) => return refuse(dialect, &refusal, None),
     };
     let request_id = caller.verified.request_id.to_string();
     let mut response = match serve(app, caller, request).await {
         Ok(response) => response,
-        Err((refusal, allow)) => refuse(&refusal, allow),
+        Err((refusal, allow)) => refuse(dialect, &refusal, allow),
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert(names::REQUEST_ID, id.clone());
-        // What OpenAI's SDKs show as `_request_id`.
-        response.headers_mut().insert("x-request-id", id);
+        let headers = response.headers_mut();
+        headers.insert(names::REQUEST_ID, id.clone());
+        // What the SDKs show as `_request_id`.
+        let shown = match dialect {
+            Dialect::OpenAi => "x-request-id",
+            Dialect::Anthropic => "request-id",
+        };
+        headers.insert(shown, id);
     }
     response
 }
@@ -54,12 +65,21 @@ type Refused = (Refusal, Option<&'static str>);
 async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Response, Refused> {
     let path = request.uri().path().to_owned();
     match route(request.method().as_str(), &path) {
-        Route::Class(RequestClass::Models) => {
-            models(&app, &app.exchange(caller, RequestClass::Models), &path).map_err(|r| (r, None))
+        Route::Endpoint(Endpoint::Models) => {
+            let exchange = app.exchange(caller, Endpoint::Models);
+            models::answer(&app.offer(), &exchange, request.headers(), &path).map_err(|r| (r, None))
         }
-        Route::Class(class) => {
-            let body = read_body(request).await;
-            let answer = app.clone().infer(app.exchange(caller, class), body).await;
+        Route::Endpoint(endpoint) => {
+            let (parts, body) = request.into_parts();
+            let headers = parts.headers.clone();
+            let body = read_body(Request::from_parts(parts, body)).await;
+            let request = app::Request {
+                exchange: app.exchange(caller, endpoint),
+                endpoint,
+                headers,
+                body,
+            };
+            let answer = app.infer(request).await;
             answer.map(into_response).map_err(|r| (r, None))
         }
         Route::MethodNotAllowed { allow } => Err((
@@ -73,67 +93,26 @@ async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Respon
     }
 }
 
+/// How long a request's body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
 async fn read_body(request: Request) -> Result<Bytes, Refusal> {
-    Bytes::from_request(request, &())
-        .await
-        .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Refusal::invalid(
-                413,
-                "request_too_large",
-                "The request body exceeds the limit of this endpoint.",
-            ),
-            _ => Refusal::invalid(400, "incomplete_body", "The request body broke off."),
-        })
-}
-
-#[derive(Serialize)]
-struct ModelObject<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    owned_by: &'a str,
-}
-
-#[derive(Serialize)]
-struct ModelList<'a> {
-    object: &'static str,
-    data: Vec<ModelObject<'a>>,
-}
-
-/// The models of the caller's plan, all or one, as OpenAI lists them.
-fn models(app: &App, exchange: &Exchange, path: &str) -> Result<Response, Refusal> {
-    let mut data: Vec<ModelObject<'_>> = app
-        .settings
-        .offer
-        .models(&exchange.caller.verified.plan)
-        .map(|m| ModelObject {
-            id: &m.name,
-            object: "model",
-            created: 0,
-            owned_by: &m.provider,
-        })
-        .collect();
-    let response = match path.strip_prefix("/v1/models/") {
-        None => axum::Json(ModelList {
-            object: "list",
-            data,
-        })
-        .into_response(),
-        Some(name) => {
-            let Some(position) = data.iter().position(|m| m.id == name) else {
-                exchange.tell_alone(Outcome::Rejected, 404);
-                return Err(Refusal::invalid(
-                    404,
-                    "model_not_found",
-                    format!("The model `{name}` does not exist or your plan lacks it."),
-                )
-                .at("model"));
-            };
-            axum::Json(data.swap_remove(position)).into_response()
-        }
+    let read = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &()));
+    let Ok(read) = read.await else {
+        let message = format!(
+            "The request body did not come in {} s.",
+            BODY_TIME.as_secs()
+        );
+        return Err(Refusal::invalid(408, "request_timeout", message));
     };
-    exchange.tell_alone(Outcome::Completed, 200);
-    Ok(response)
+    read.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::invalid(
+            413,
+            "request_too_large",
+            "The request body exceeds the limit of this endpoint.",
+        ),
+        _ => Refusal::invalid(400, "incomplete_body", "The request body broke off."),
+    })
 }
 
 fn into_response(answer: Answer) -> Response {
@@ -147,12 +126,12 @@ fn into_response(answer: Answer) -> Response {
     response
 }
 
-fn refuse(refusal: &Refusal, allow: Option<&'static str>) -> Response {
+fn refuse(dialect: Dialect, refusal: &Refusal, allow: Option<&'static str>) -> Response {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (
         status,
         [(header::CONTENT_TYPE, "application/json")],
-        refusal.error.body(),
+        refusal.error.body_in(dialect, refusal.status),
     )
         .into_response();
     if let Some(allow) = allow {

@@ -43,7 +43,14 @@ pub struct Endpoints {
     /// By tenant.
     customers: BTreeMap<String, String>,
     stripe_key: String,
+    /// By name; the self-hosted one needs none.
     provider_keys: BTreeMap<String, String>,
+    /// `host:port` of the router's gRPC for services.
+    services: String,
+    /// What services show it.
+    service_token: String,
+    /// What gateways sign tenant contexts with.
+    context_keys: String,
     /// The operator's, for the aggregator.
     pub admin_token: String,
     ledger: PathBuf,
@@ -73,7 +80,11 @@ impl Endpoints {
             router: stack.router.url(),
             aggregator: stack.aggregator.url(),
             stripe: stack.stripe_base.clone(),
-            providers: BTreeMap::from([("openai".to_owned(), stack.provider_base.clone())]),
+            providers: stack
+                .providers
+                .iter()
+                .map(|(name, provider)| (name.to_owned(), provider.base.clone()))
+                .collect(),
             keys: by_plan(&stack.secrets.starter_key, &stack.secrets.enterprise_key),
             tokens: [("starter", starter), ("enterprise", enterprise)]
                 .into_iter()
@@ -88,10 +99,14 @@ impl Endpoints {
             tenants: by_plan(starter, enterprise),
             customers: stack.customers.clone(),
             stripe_key: stack.secrets.stripe_key.clone(),
-            provider_keys: BTreeMap::from([(
-                "openai".to_owned(),
-                stack.secrets.openai_key.clone(),
-            )]),
+            provider_keys: stack
+                .providers
+                .iter()
+                .filter_map(|(name, provider)| Some((name.to_owned(), provider.key.clone()?)))
+                .collect(),
+            services: stack.router.services.clone().unwrap_or_default(),
+            service_token: stack.secrets.service_token.clone(),
+            context_keys: stack.secrets.context_keys.clone(),
             admin_token: stack.secrets.admin_token.clone(),
             ledger: stack.data.join("ledger.db"),
             stream: stack.data.join("stream.db"),
@@ -151,6 +166,13 @@ impl Endpoints {
                 self.keys.get(plan).map(String::as_str).unwrap_or_default()
             );
         }
+        println!(
+            "  curl {gateway}/v1/messages -H 'x-api-key: {}' -H 'anthropic-version: 2023-06-01' \\\n    -H 'Content-Type: application/json' \\\n    -d '{{\"model\":\"claude-opus-5-5\",\"max_tokens\":100,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n",
+            self.keys
+                .get("enterprise")
+                .map(String::as_str)
+                .unwrap_or_default()
+        );
         println!(
             "A token does as well as a key: HS256, EdDSA, RS256 and ES256 of both tenants\nare in that file. {}.{BASE_DOMAIN} as the host must agree with the credential.\n",
             self.tenants

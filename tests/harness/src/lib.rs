@@ -11,6 +11,7 @@ pub mod parts;
 pub mod paths;
 pub mod pids;
 pub mod process;
+pub mod providers;
 pub mod provision;
 pub mod redis;
 pub mod secrets;

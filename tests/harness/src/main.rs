@@ -3,6 +3,7 @@
 mod endpoints;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -21,7 +22,11 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
-use weir_harness::{Options, Stack, paths, pids, stack::REAL_DATA};
+use weir_harness::{
+    Options, Stack, paths, pids,
+    providers::{Real, key_variable},
+    stack::REAL_DATA,
+};
 
 /// Held by the run of a folder, so that there is one.
 const LOCK: &str = "lock";
@@ -125,13 +130,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn options_from_environment() -> anyhow::Result<Options> {
-    for name in [
-        "DATABASE_URL",
-        "KAFKA_BOOTSTRAP",
-        "ANTHROPIC_BASE_URL",
-        "ANTHROPIC_API_KEY",
-        "SELF_HOSTED_BASE_URL",
-    ] {
+    for name in ["DATABASE_URL", "KAFKA_BOOTSTRAP"] {
         if variable(name).is_some() {
             println!("{name} is not used yet");
         }
@@ -143,37 +142,71 @@ fn options_from_environment() -> anyhow::Result<Options> {
             _ => bail!("WEIR_GATEWAYS: must be 1 to 16, found {text:?}"),
         },
     };
-    let openai = pair(
-        "OPENAI_BASE_URL",
-        "OPENAI_API_KEY",
-        "https://api.openai.com/v1",
-    )?;
+    let providers = providers()?;
     let stripe = pair(
         "STRIPE_API_BASE",
         "STRIPE_API_KEY",
         "https://api.stripe.com",
     )?;
-    for (what, real) in [("provider", &openai), ("Stripe", &stripe)] {
-        if let Some((base, _)) = real {
-            println!("the {what} is the one at {base}, by the environment");
-        }
+    for (name, real) in &providers {
+        println!(
+            "the provider {name} is the one at {}, by the environment",
+            real.base
+        );
+    }
+    if let Some((base, _)) = &stripe {
+        println!("Stripe is the one at {base}, by the environment");
     }
     Ok(Options {
         gateways,
         tokens: true,
         redis: variable("REDIS_URL"),
-        openai,
+        providers,
         stripe,
         ..Options::default()
     })
 }
 
+/// The providers that the environment names.
+fn providers() -> anyhow::Result<BTreeMap<&'static str, Real>> {
+    let mut real = BTreeMap::new();
+    for (name, base, default) in [
+        (
+            "anthropic",
+            "ANTHROPIC_BASE_URL",
+            "https://api.anthropic.com/v1",
+        ),
+        ("openai", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    ] {
+        if let Some((base, key)) = pair(base, &key_variable(name), default)? {
+            let key = Some(key);
+            real.insert(name, Real { base, key });
+        }
+    }
+    let name = "self-hosted";
+    let (address, key) = ("SELF_HOSTED_BASE_URL", variable(&key_variable(name)));
+    match (variable(address), key) {
+        (Some(base), key) => {
+            check_url(address, &base, "http://127.0.0.1:8000/v1")?;
+            real.insert(name, Real { base, key });
+        }
+        (None, Some(_)) => bail!("{} is set, {address} is not", key_variable(name)),
+        (None, None) => {}
+    }
+    Ok(real)
+}
+
+fn check_url(variable: &str, text: &str, example: &str) -> anyhow::Result<()> {
+    if !reqwest::Url::parse(text).is_ok_and(|url| url.has_host()) {
+        bail!("{variable}: must be a URL such as {example}, found {text:?}");
+    }
+    Ok(())
+}
+
 /// An address and a key; the address has a default, the key has none.
 fn pair(base: &str, key: &str, default: &str) -> anyhow::Result<Option<(String, String)>> {
-    if let Some(text) = variable(base)
-        && !reqwest::Url::parse(&text).is_ok_and(|url| url.has_host())
-    {
-        bail!("{base}: must be a URL such as {default}, found {text:?}");
+    if let Some(text) = variable(base) {
+        check_url(base, &text, default)?;
     }
     match (variable(base), variable(key)) {
         (None, None) => Ok(None),

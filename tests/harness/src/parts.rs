@@ -10,7 +10,11 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::{paths, process::Process};
+use crate::{
+    paths,
+    process::Process,
+    providers::{Providers, key_variable},
+};
 
 /// A service that listens.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct Service {
     pub directory: Option<String>,
     /// `host:port` of the router's quota service, where it has one.
     pub quota: Option<String>,
+    /// `host:port` of the router's services.
+    pub services: Option<String>,
     /// The configuration it runs on, where it has one.
     pub config: Option<PathBuf>,
 }
@@ -58,24 +64,28 @@ fn start(
         address,
         directory: None,
         quota: None,
+        services: None,
         config,
     })
 }
 
-/// The OpenAI-compatible fake, with `key` for its API key.
+/// The fake of that provider, with `key` for its API key; the self-hosted one needs
+/// none.
 ///
 /// # Errors
 /// Where it does not start.
-pub fn provider(key: &str, folder: &Path) -> anyhow::Result<Service> {
-    start(
-        "provider-openai",
-        "fake-provider",
-        folder,
-        None,
-        |command| {
-            command.env("FAKE_PROVIDER_KEYS", key);
-        },
-    )
+pub fn provider(name: &str, key: Option<&str>, folder: &Path) -> anyhow::Result<Service> {
+    let (binary, variable) = match name {
+        "anthropic" => ("fake-anthropic", "FAKE_ANTHROPIC_KEYS"),
+        _ => ("fake-provider", "FAKE_PROVIDER_KEYS"),
+    };
+    let process = format!("provider-{name}");
+    start(&process, binary, folder, None, |command| {
+        match key {
+            Some(key) => command.env(variable, key),
+            None => command.arg("--compatible"),
+        };
+    })
 }
 
 /// The Stripe fake, with `key` for its API key.
@@ -146,16 +156,18 @@ pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Res
 /// What the router needs to know.
 #[derive(Debug)]
 pub struct RouterOptions<'a> {
-    /// The OpenAI-compatible provider, `/v1` included.
-    pub openai_base: &'a str,
-    /// Its key.
-    pub openai_key: &'a str,
+    /// The providers of the example.
+    pub providers: &'a Providers,
     /// The aggregator's URL.
     pub aggregator: &'a str,
     /// `WEIR_CONTEXT_KEYS`.
     pub context_keys: &'a str,
     /// The router's token.
     pub router_token: &'a str,
+    /// `WEIR_SERVICE_TOKEN`, at least 32 bytes.
+    pub service_token: &'a str,
+    /// `host:port` for services; port 0 takes a free one.
+    pub services_listen: &'a str,
     /// The directory to serve; none where absent.
     pub directory: Option<DirectoryOptions<'a>>,
     /// The quota service; none where absent.
@@ -199,7 +211,13 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
     let mut config = example("router-service/examples/router.yaml")?;
     config["listen"] = json!(options.listen);
     config["catalogue"] = json!(paths::workspace().join("router-service/examples/catalogue.yaml"));
-    config["providers"]["openai"]["base_url"] = json!(options.openai_base);
+    for (name, provider) in options.providers.iter() {
+        config["providers"][name]["base_url"] = json!(provider.base);
+        if provider.key.is_some() {
+            config["providers"][name]["api_key_env"] = json!(key_variable(name));
+        }
+    }
+    config["services"]["listen"] = json!(options.services_listen);
     config["aggregator"] = json!(options.aggregator);
     // Whoever stops a run by hand waits for it.
     config["stop_grace_s"] = json!(3);
@@ -231,14 +249,22 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
     let path = write(&config, folder, "router.json")?;
     let ready = folder.join("router.directory.address");
     let quota_ready = folder.join("router.quota.address");
-    for ready in [&ready, &quota_ready] {
+    let services_ready = folder.join("router.services.address");
+    for ready in [&ready, &quota_ready, &services_ready] {
         let _ = fs::remove_file(ready);
     }
     let mut router = start("router", "router-service", folder, Some(path), |command| {
         command
             .env("WEIR_CONTEXT_KEYS", options.context_keys)
             .env("WEIR_INGEST_TOKEN", options.router_token)
-            .env("OPENAI_API_KEY", options.openai_key);
+            .env("WEIR_SERVICE_TOKEN", options.service_token)
+            .arg("--services-ready-file")
+            .arg(&services_ready);
+        for (name, provider) in options.providers.iter() {
+            if let Some(key) = &provider.key {
+                command.env(key_variable(name), key);
+            }
+        }
         if let Some(directory) = options.directory {
             command
                 .env("WEIR_DIRECTORY_TOKEN", directory.token)
@@ -253,6 +279,7 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
                 .arg(&quota_ready);
         }
     })?;
+    router.services = Some(router.process.wait_for_file(&services_ready)?);
     if options.quota.is_some() {
         router.quota = Some(router.process.wait_for_file(&quota_ready)?);
     }

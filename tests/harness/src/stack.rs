@@ -17,6 +17,7 @@ use crate::{
     parts::{self, AggregatorOptions, DirectoryOptions, QuotaOptions, RouterOptions, Service},
     paths,
     process::Process,
+    providers::{Providers, Real},
     provision::Account,
     secrets,
 };
@@ -40,9 +41,8 @@ pub struct Options {
     /// Whether tenants may come with tokens, too, of an issuer that is made for
     /// the run, and by their own hosts.
     pub tokens: bool,
-    /// An OpenAI-compatible provider, `/v1` included, and its key; the fake
-    /// where absent.
-    pub openai: Option<(String, String)>,
+    /// The providers that are real, by name; the others are fakes.
+    pub providers: BTreeMap<&'static str, Real>,
     /// Stripe's address and key; the fake where absent.
     pub stripe: Option<(String, String)>,
 }
@@ -62,8 +62,8 @@ pub struct Secrets {
     pub directory_token: String,
     /// The gateways' credential at the router's quota service.
     pub quota_token: String,
-    /// The router's key at the provider.
-    pub openai_key: String,
+    /// What services show the router.
+    pub service_token: String,
     /// The aggregator's key at Stripe.
     pub stripe_key: String,
     /// The tenant `solo`'s key, plan starter.
@@ -82,7 +82,7 @@ impl Secrets {
             admin_token: secrets::random(),
             directory_token: secrets::random(),
             quota_token: secrets::random(),
-            openai_key: given(&options.openai).unwrap_or_else(secrets::random),
+            service_token: secrets::random(),
             stripe_key: given(&options.stripe)
                 .unwrap_or_else(|| format!("sk_test_{}", secrets::random())),
             starter_key: secrets::api_key("starter"),
@@ -101,10 +101,8 @@ pub struct Stack {
     pub router: Service,
     /// The aggregator.
     pub aggregator: Service,
-    /// The fake provider, where it is not a real one.
-    pub provider: Option<Service>,
-    /// The provider's address, `/v1` included.
-    pub provider_base: String,
+    /// The providers.
+    pub providers: Providers,
     /// The fake Stripe, where it is not the real one.
     pub stripe: Option<Service>,
     /// Stripe's address.
@@ -148,15 +146,7 @@ impl Stack {
         });
         fs::create_dir_all(&data)?;
 
-        let provider = match options.openai {
-            Some(_) => None,
-            None => Some(parts::provider(&secrets.openai_key, folder)?),
-        };
-        let provider_base = match (&options.openai, &provider) {
-            (Some((base, _)), _) => base.clone(),
-            (None, Some(fake)) => format!("{}/v1", fake.url()),
-            (None, None) => String::new(),
-        };
+        let providers = Providers::start(&options.providers, folder)?;
         let stripe = match options.stripe {
             Some(_) => None,
             None => Some(parts::stripe(&secrets.stripe_key, folder)?),
@@ -178,10 +168,10 @@ impl Stack {
             &router_options(
                 options,
                 &secrets,
-                &provider_base,
+                &providers,
                 &aggregator.url(),
                 &directory,
-                ["127.0.0.1:0"; 3],
+                ["127.0.0.1:0"; 4],
             ),
             folder,
         )?;
@@ -200,8 +190,7 @@ impl Stack {
             gateways,
             router,
             aggregator,
-            provider,
-            provider_base,
+            providers,
             stripe,
             stripe_base,
             customers,
@@ -256,14 +245,15 @@ impl Stack {
         let address = self.router.address.clone();
         let quota = self.router.quota.clone().context("no quota service")?;
         let directory = self.router.directory.clone().context("no directory")?;
+        let services = self.router.services.clone().context("no services")?;
         let aggregator = self.aggregator.url();
         let options = router_options(
             &self.options,
             &self.secrets,
-            &self.provider_base,
+            &self.providers,
             &aggregator,
             &self.directory,
-            [&address, &quota, &directory],
+            [&address, &quota, &directory, &services],
         );
         self.router = parts::router(&options, &self.folder)?;
         Ok(())
@@ -289,16 +279,13 @@ impl Stack {
 
     /// Every process, in the order in which they are stopped.
     fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
-        let services = [
-            Some(&mut self.router),
-            Some(&mut self.aggregator),
-            self.provider.as_mut(),
-            self.stripe.as_mut(),
-        ];
+        let services = [Some(&mut self.router), Some(&mut self.aggregator)];
+        let services = services.into_iter().chain([self.stripe.as_mut()]);
+        let services = services.flatten().chain(self.providers.fakes_mut());
         self.gateways
             .iter_mut()
             .map(|g| &mut g.process)
-            .chain(services.into_iter().flatten().map(|s| &mut s.process))
+            .chain(services.map(|s| &mut s.process))
     }
 
     /// The name of a process that has ended, if one has.
@@ -338,21 +325,22 @@ fn aggregator_options<'a>(
 }
 
 /// The router of a stack, at its first start and at each further one. It listens
-/// for tenants, for quota and for the directory.
+/// for tenants, for quota, for the directory and for services.
 fn router_options<'a>(
     options: &'a Options,
     secrets: &'a Secrets,
-    openai_base: &'a str,
+    providers: &'a Providers,
     aggregator: &'a str,
     directory: &'a Path,
-    [listen, quota, directory_listen]: [&'a str; 3],
+    [listen, quota, directory_listen, services_listen]: [&'a str; 4],
 ) -> RouterOptions<'a> {
     RouterOptions {
-        openai_base,
-        openai_key: &secrets.openai_key,
+        providers,
         aggregator,
         context_keys: &secrets.context_keys,
         router_token: &secrets.router_token,
+        service_token: &secrets.service_token,
+        services_listen,
         directory: Some(DirectoryOptions {
             file: directory,
             token: &secrets.directory_token,

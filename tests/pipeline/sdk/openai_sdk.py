@@ -51,18 +51,25 @@ starter = client(os.environ["WEIR_STARTER_KEY"])
 enterprise = client(os.environ["WEIR_ENTERPRISE_KEY"])
 
 assert exercise(enterprise, "acme", "gpt-4o") == [
+    "claude-opus-5-5",
+    "claude-sonnet-5-5",
+    "claude-haiku-4-5",
     "gpt-4o",
     "gpt-4o-mini",
     "text-embedding-3-small",
+    "text-embedding-3-large",
+    "mistral-7b",
 ]
 assert exercise(starter, "solo", "gpt-4o-mini") == [
+    "claude-haiku-4-5",
     "gpt-4o-mini",
     "text-embedding-3-small",
+    "text-embedding-3-large",
 ]
 
 # Errors arrive as the SDK's own exceptions, with the words of the error.
 for api, model, error, words in [
-    (starter, "gpt-4o", openai.PermissionDeniedError, "it has gpt-4o-mini"),
+    (starter, "gpt-4o", openai.PermissionDeniedError, "it has claude-haiku-4-5, gpt-4o-mini"),
     (starter, "gpt-9", openai.NotFoundError, "gpt-9"),
     (client("wrong"), "gpt-4o-mini", openai.AuthenticationError, "API key"),
 ]:

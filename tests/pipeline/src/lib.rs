@@ -11,7 +11,7 @@ use std::{
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weir_harness::{Options, Stack, client, parts::Service, paths};
+use weir_harness::{Options, Stack, client, parts::Service, paths, providers::PROVIDERS};
 
 /// A running Weir, in a folder of its own.
 pub struct Pipeline {
@@ -98,7 +98,15 @@ impl Pipeline {
     /// # Panics
     /// Where it does not take it.
     pub fn provider_fault(&self, fault: &Value) {
-        control(self.stack.provider.as_ref(), fault);
+        self.fault_of("openai", fault);
+    }
+
+    /// The same of the provider of that name.
+    ///
+    /// # Panics
+    /// Where it does not take it.
+    pub fn fault_of(&self, name: &str, fault: &Value) {
+        control(self.stack.providers.get(name).fake.as_ref(), fault);
     }
 
     /// Lets the fake provider be well again.
@@ -106,7 +114,13 @@ impl Pipeline {
     /// # Panics
     /// Where it does not answer.
     pub fn provider_heals(&self) {
-        let provider = self.stack.provider.as_ref().expect("a fake provider");
+        let provider = self
+            .stack
+            .providers
+            .get("openai")
+            .fake
+            .as_ref()
+            .expect("a fake provider");
         let url = format!("{}/__fake/faults", provider.url());
         let answer = self.http.delete(url).send().expect("the fake answers");
         assert!(answer.status().is_success());
@@ -126,7 +140,17 @@ impl Pipeline {
     /// Where requests stay under way for ten seconds.
     #[must_use]
     pub fn provider_log(&self) -> Vec<Value> {
-        let provider = self.stack.provider.as_ref().expect("a fake provider");
+        self.log_of("openai")
+    }
+
+    /// The same of the provider of that name.
+    ///
+    /// # Panics
+    /// Where requests stay under way for ten seconds.
+    #[must_use]
+    pub fn log_of(&self, name: &str) -> Vec<Value> {
+        let provider = self.stack.providers.get(name).fake.as_ref();
+        let provider = provider.expect("a fake provider");
         let start = Instant::now();
         loop {
             let answer = self
@@ -155,7 +179,10 @@ impl Pipeline {
     #[must_use]
     pub fn served(&self) -> Sums {
         let mut sums = Sums::new();
-        for entry in self.provider_log() {
+        let logs = PROVIDERS.iter().flat_map(|name| self.log_of(name));
+        // Nobody charges for what counts alone.
+        let charged = logs.filter(|entry| entry["path"] != "/v1/messages/count_tokens");
+        for entry in charged {
             let tenant = entry["user"].as_str().unwrap_or_default().to_owned();
             let sum = sums.entry(tenant).or_default();
             let billed = matches!(entry["outcome"].as_str(), Some("completed" | "client_gone"));

@@ -21,6 +21,10 @@ fn weir_run(folder: &Path, verb: &str) -> Command {
     for name in [
         "OPENAI_API_KEY",
         "OPENAI_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "SELF_HOSTED_API_KEY",
+        "SELF_HOSTED_BASE_URL",
         "STRIPE_API_KEY",
         "STRIPE_API_BASE",
     ] {

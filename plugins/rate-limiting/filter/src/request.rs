@@ -179,7 +179,7 @@ fn read(pairs: &[(&str, &[u8])]) -> Read {
         return Read::Nobody;
     };
     let class = match route(method, path) {
-        Route::Class(class) => class.as_str(),
+        Route::Endpoint(endpoint) => endpoint.class().as_str(),
         Route::MethodNotAllowed { .. } | Route::NotFound => "",
     };
     Read::Subject(Subject::new(tenant, plan, class))

@@ -65,7 +65,7 @@ pub fn classify(
     content_length: Option<&[u8]>,
 ) -> Result<RequestClass, Box<Denial>> {
     let class = match route(method, path) {
-        Route::Class(class) => class,
+        Route::Endpoint(endpoint) => endpoint.class(),
         Route::MethodNotAllowed { allow } => {
             return Err(deny(
                 405,

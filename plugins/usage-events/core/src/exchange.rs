@@ -131,6 +131,7 @@ impl Exchange {
         // router's own witness replaces it.
         let seen = used::Seen {
             reported,
+            begun: watch.begun(),
             completed: outcome == Outcome::Completed,
             output_bytes: watch.text_bytes(),
         };

@@ -1,7 +1,7 @@
 //! `directory.yaml`: the tenants, their plans and the hashes of their keys, as
 //! weir-keys writes them and the router reads them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,7 +13,7 @@ use weir_wire::{
     timestamp::Timestamp,
 };
 
-use crate::quota::Limits;
+use crate::{plan::Plan, quota::Limits};
 
 /// The largest file that is read, in bytes.
 pub const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -44,6 +44,9 @@ pub enum FileError {
 pub struct File {
     /// Grows with each change; at least 1.
     pub version: u64,
+    /// Plans beside those of the router's configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<PlanName, Plan>,
     /// In any order, each once.
     pub tenants: Vec<Tenant>,
 }
@@ -172,6 +175,7 @@ impl File {
         if self.version == 0 {
             return Err(wrong("version", "must be at least 1, found 0"));
         }
+        self.validate_plans(plans)?;
         let mut ids = HashMap::with_capacity(self.tenants.len());
         let mut hashes = HashMap::with_capacity(self.tenants.len());
         for (t, tenant) in self.tenants.iter().enumerate() {
@@ -181,8 +185,10 @@ impl File {
                     format!("{} is tenants[{earlier}] already", tenant.id),
                 ));
             }
-            if !plans.is_empty() && !plans.contains(&tenant.plan) {
-                let known: Vec<&str> = plans.iter().map(PlanName::as_str).collect();
+            let is_known = plans.contains(&tenant.plan) || self.plans.contains_key(&tenant.plan);
+            if !plans.is_empty() && !is_known {
+                let known = plans.iter().chain(self.plans.keys());
+                let known: Vec<&str> = known.map(PlanName::as_str).collect();
                 return Err(wrong(
                     format!("tenants[{t}].plan"),
                     format!("must be one of {}, found {}", known.join(", "), tenant.plan),
@@ -196,6 +202,22 @@ impl File {
                         format!("is that of tenants[{t2}].keys[{k2}] already"),
                     ));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_plans(&self, configured: &BTreeSet<PlanName>) -> Result<(), FileError> {
+        for (name, plan) in &self.plans {
+            if configured.contains(name) {
+                return Err(wrong(
+                    format!("plans.{name}"),
+                    "must be none of the router's configuration, which has one of that name",
+                ));
+            }
+            if let Err(message) = plan.validate() {
+                let (field, message) = message.split_once(": ").unwrap_or(("limits", &message));
+                return Err(wrong(format!("plans.{name}.{field}"), message));
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! One state of the directory as gateways are told of it: pages, encoded once,
 //! and what differs from another state.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use prost::{Message as _, encoding};
@@ -9,13 +9,13 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use weir_wire::{
     directory::{self as wire, PAGE_MAX_BYTES, PAGES_MAX, Version},
-    ids::TenantId,
+    ids::{PlanName, TenantId},
     proto::directory as proto,
     timestamp::Timestamp,
 };
 
 use super::file::{File, Tenant};
-use crate::quota::Limits;
+use crate::{plan::Plan, quota::Limits};
 
 /// The most bytes that a page's own fields take beside tenants: two versions
 /// with a number of up to 10 bytes, and two numbers of up to 5.
@@ -91,6 +91,9 @@ impl Snapshot {
                 pages.push(&field)
             })
             .collect();
+        if !file.plans.is_empty() {
+            hash_plans(&mut hash, &file.plans);
+        }
         let version = Version {
             number: file.version,
             digest: digest(&hash.finalize()),
@@ -238,6 +241,12 @@ fn message(tenant: &Tenant) -> proto::Tenant {
         state: tenant.state,
         keys,
     })
+}
+
+/// Gateways are not told of plans, but a state with others is another state.
+fn hash_plans(hash: &mut Sha256, plans: &BTreeMap<PlanName, Plan>) {
+    // Plans always serialise, and in one order.
+    hash.update(serde_json::to_vec(plans).unwrap_or_default());
 }
 
 /// Gateways are not told of limits, but a state with others is another state. No

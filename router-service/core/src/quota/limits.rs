@@ -59,6 +59,12 @@ impl Limits {
         self.0.iter().filter(applies).cloned().collect()
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> &[Limit] {

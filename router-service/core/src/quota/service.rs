@@ -196,9 +196,12 @@ struct Listed {
     limits: Option<Limits>,
 }
 
-/// The tenants that the directory lists.
+/// The tenants that the directory lists, and the limits of its plans.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tenants(HashMap<TenantId, Listed>);
+pub struct Tenants {
+    listed: HashMap<TenantId, Listed>,
+    plans: BTreeMap<PlanName, Limits>,
+}
 
 impl Tenants {
     /// Those of a file that was validated.
@@ -211,7 +214,10 @@ impl Tenants {
             };
             (tenant.id.clone(), listed)
         });
-        Self(tenants.collect())
+        Self {
+            listed: tenants.collect(),
+            plans: Plans::new(&file.plans).0,
+        }
     }
 }
 
@@ -248,7 +254,7 @@ impl Plans {
     /// plan that the gateway knows. `gateways` share what is free.
     #[must_use]
     pub fn resolve(&self, wish: Wish, tenants: &Tenants, gateways: u32) -> Resolved {
-        let listed = tenants.0.get(&wish.tenant);
+        let listed = tenants.listed.get(&wish.tenant);
         let own = listed.and_then(|listed| listed.limits.as_ref());
         let plan = listed.map(|listed| &listed.plan).or(wish.plan.as_ref());
         let tenant = String::from(wish.tenant);
@@ -260,7 +266,10 @@ impl Plans {
             },
             closing: closing.into_iter().map(|c| (tenant.clone(), c)).collect(),
         };
-        let Some(limits) = own.or_else(|| self.0.get(plan?)) else {
+        let Some(limits) = own.or_else(|| {
+            let plan = plan?;
+            self.0.get(plan).or_else(|| tenants.plans.get(plan))
+        }) else {
             let outcome = proto::Outcome::UnknownPlan;
             return settled(outcome, UNKNOWN_PLAN_LIFE_MS, wish.closing);
         };

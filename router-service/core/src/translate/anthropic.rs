@@ -29,6 +29,8 @@ pub(super) struct Request<'a> {
     pub top_p: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_config: Option<OutputConfig>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
 }
@@ -100,6 +102,18 @@ pub(super) struct ToolChoice<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     pub user_id: Cow<'a, str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OutputConfig {
+    pub format: Format,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Format {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub schema: Box<RawValue>,
 }
 
 /// A whole answer.

@@ -15,7 +15,8 @@
 //! What is said in other words, or left out because it changes no answer:
 //! - OpenAI's system and developer messages are hoisted; texts of white space
 //!   alone are left out;
-//! - a `response_format` is a tool that must be called ([`JSON_ANSWER_TOOL`]);
+//! - a `response_format` without a schema is a tool that must be called
+//!   ([`JSON_ANSWER_TOOL`]), which not every model lets be forced;
 //!   where the client forces a call of its own tools, there is none;
 //! - Anthropic's `cache_control` is left out, and `is_error` of a tool's result
 //!   is said in its text;

@@ -5,8 +5,6 @@
 //! log, is asked here.
 
 mod convert;
-#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
-mod proto;
 mod service;
 
 use std::sync::Arc;
@@ -17,11 +15,10 @@ use tonic::metadata::MetadataMap;
 use weir_router_core::directory::audit::Actor;
 use weir_router_store::directory::DirectoryFile;
 
+use crate::proto::weir::admin::v1 as proto;
+
 pub use self::{
-    proto::{
-        FILE_DESCRIPTOR_SET,
-        tenants_server::{SERVICE_NAME, TenantsServer},
-    },
+    proto::tenants_server::{SERVICE_NAME, TenantsServer},
     service::TenantsService,
 };
 

@@ -45,7 +45,7 @@ impl Service {
         let caller = Extension(ClientCertificate {
             names: names.into(),
         });
-        let (_, routes) = crate::grpc::routes(&[SERVICE_NAME], super::FILE_DESCRIPTOR_SET)
+        let (_, routes) = crate::grpc::routes(&[SERVICE_NAME], crate::proto::FILE_DESCRIPTOR_SET)
             .await
             .unwrap();
         let routes = routes.add_service(service).into_axum_router().layer(caller);

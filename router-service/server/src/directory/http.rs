@@ -39,7 +39,7 @@ async fn snapshot(State(listener): State<Listener>, request: Request) -> Respons
 impl Listener {
     async fn answer(&self, request: Request) -> Result<Bytes, Refused> {
         let asked: SnapshotRequest = self.gate.read(request, "SnapshotRequest").await?;
-        let page = self.shared.read().answer(&asked);
+        let page = self.shared.page(&asked);
         page.map_err(|gone| Refused::new(StatusCode::GONE, gone.to_string()))
     }
 }
@@ -58,7 +58,10 @@ mod tests {
         let text = "version: 3\ntenants:\n  - {id: acme, plan: p}\n";
         let path = std::path::Path::new("directory.yaml");
         let state = super::super::understand(path, text, &Default::default()).unwrap();
-        super::routes(Shared::new(state), TOKEN)
+        super::routes(
+            Shared::new(state, crate::offers::tests::offers()).unwrap(),
+            TOKEN,
+        )
     }
 
     #[tokio::test]

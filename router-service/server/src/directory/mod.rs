@@ -5,7 +5,7 @@ mod http;
 mod watch;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,22 +13,24 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{net::TcpListener, sync::watch as published};
 use tokio_util::sync::CancellationToken;
 use weir_router_core::{
     directory::{
         file::{FILE_MAX_BYTES, File},
-        served::{Offered, Served, VersionError},
+        served::{Gone, Offered, Served},
         snapshot::Snapshot,
     },
+    plan::Plan,
     quota::service::Tenants,
 };
 use weir_router_store::directory::DirectoryFile;
-use weir_wire::{directory::TOKEN_ENVIRONMENT, ids::PlanName};
+use weir_wire::{directory::TOKEN_ENVIRONMENT, ids::PlanName, proto::directory::SnapshotRequest};
 
-use crate::callout;
+use crate::{callout, offers::Offers};
 
 /// How long gateways may take to read their page after a signal to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -79,7 +81,6 @@ impl Options {
 
     /// The same file, for those who change it; what they change is served once the
     /// watcher sees it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no listener serves it yet"))]
     pub fn writer(&self) -> DirectoryFile {
         DirectoryFile::new(&self.file, self.audit.as_deref(), self.plans.clone())
     }
@@ -91,6 +92,8 @@ struct State {
     snapshot: Snapshot,
     /// For the quota service: gateways are told of no limits.
     tenants: Tenants,
+    /// For requests.
+    plans: BTreeMap<PlanName, Plan>,
 }
 
 /// What is served, shared between the listener, the watcher and the quota service.
@@ -98,14 +101,17 @@ struct State {
 pub struct Shared {
     served: Arc<RwLock<Served>>,
     tenants: published::Sender<Arc<Tenants>>,
+    offers: Arc<Offers>,
 }
 
 impl Shared {
-    fn new(state: State) -> Self {
-        Self {
+    fn new(state: State, offers: Arc<Offers>) -> anyhow::Result<Self> {
+        offers.set_plans(state.plans).map_err(|m| anyhow!(m))?;
+        Ok(Self {
             served: Arc::new(RwLock::new(Served::new(state.snapshot))),
             tenants: published::Sender::new(Arc::new(state.tenants)),
-        }
+            offers,
+        })
     }
 
     // A panic under the lock cannot leave a state half replaced.
@@ -117,10 +123,19 @@ impl Shared {
         self.served.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The page that is asked for, encoded.
+    pub fn page(&self, asked: &SnapshotRequest) -> Result<Bytes, Gone> {
+        self.read().answer(asked)
+    }
+
     /// Serves a newer state from now on, to gateways and to the quota service.
-    fn offer(&self, state: State) -> Result<Offered, VersionError> {
+    fn offer(&self, state: State) -> anyhow::Result<Offered> {
+        self.offers
+            .check_plans(&state.plans)
+            .map_err(|m| anyhow!(m))?;
         let offered = self.write().offer(state.snapshot)?;
         if let Offered::Changed { .. } = offered {
+            self.offers.set_plans(state.plans).map_err(|m| anyhow!(m))?;
             self.tenants.send_replace(Arc::new(state.tenants));
         }
         Ok(offered)
@@ -133,6 +148,8 @@ pub struct Directory {
     pub address: SocketAddr,
     listener: TcpListener,
     token: String,
+    /// For those who change the file; taken by whoever serves them.
+    pub writer: Option<DirectoryFile>,
     watcher: watch::Watcher,
     shared: Shared,
     poll: Duration,
@@ -140,8 +157,9 @@ pub struct Directory {
 
 impl Directory {
     /// Reads the file, and listens.
-    pub async fn open(options: Options) -> anyhow::Result<Self> {
-        let (watcher, shared) = watch::Watcher::start(options.file, options.plans).await?;
+    pub async fn open(options: Options, offers: Arc<Offers>) -> anyhow::Result<Self> {
+        let writer = options.writer();
+        let (watcher, shared) = watch::Watcher::start(options.file, options.plans, offers).await?;
         let listener = TcpListener::bind(options.listen)
             .await
             .with_context(|| format!("directory.listen: cannot bind {}", options.listen))?;
@@ -149,6 +167,7 @@ impl Directory {
             address: listener.local_addr()?,
             listener,
             token: options.token,
+            writer: Some(writer),
             watcher,
             shared,
             poll: options.poll,
@@ -158,6 +177,11 @@ impl Directory {
     /// The tenants of each state that is served, from when it is.
     pub fn tenants(&self) -> published::Receiver<Arc<Tenants>> {
         self.shared.tenants.subscribe()
+    }
+
+    /// What is served, for another listener.
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     /// Serves it until `stopping`, each new state of the file from when it is
@@ -187,6 +211,7 @@ fn understand(path: &Path, text: &str, plans: &BTreeSet<PlanName>) -> anyhow::Re
         Ok(State {
             snapshot: Snapshot::new(&file)?,
             tenants: Tenants::of(&file),
+            plans: file.plans,
         })
     };
     understood().with_context(|| path.display().to_string())

@@ -3,46 +3,20 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
+use weir_process::Stamp;
 use weir_router_core::directory::served::Offered;
 use weir_wire::ids::PlanName;
 
 use super::{Shared, State, read_text, understand};
-
-/// How long a file must have been left alone before it is read: a file that is
-/// written in place, cut at the end of a line, would be valid with fewer
-/// tenants.
-const SETTLE: Duration = Duration::from_millis(200);
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    /// Catches a copy that kept the times of its original.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            inode: found.ino(),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
-}
+use crate::{offers::Offers, watched};
 
 /// What the last look at the file's content found.
 struct Found {
@@ -63,7 +37,11 @@ pub struct Watcher {
 
 impl Watcher {
     /// Reads the file for the first time.
-    pub async fn start(path: PathBuf, plans: BTreeSet<PlanName>) -> anyhow::Result<(Self, Shared)> {
+    pub async fn start(
+        path: PathBuf,
+        plans: BTreeSet<PlanName>,
+        offers: Arc<Offers>,
+    ) -> anyhow::Result<(Self, Shared)> {
         let path: Arc<Path> = path.into();
         let plans = Arc::new(plans);
         let stamp = Stamp::of(&path);
@@ -79,7 +57,7 @@ impl Watcher {
             pages = snapshot.pages().len(),
             "serving the directory"
         );
-        let shared = Shared::new(state);
+        let shared = Shared::new(state, offers).with_context(|| path.display().to_string())?;
         let watcher = Self {
             path,
             plans,
@@ -107,25 +85,16 @@ impl Watcher {
 
     /// Looks once, and serves what is new.
     async fn look(&mut self) {
-        let mut stamp = self.stamp_now().await;
-        if stamp == self.stamp && stamp.is_some() {
+        let Some(stamp) = watched::settled(&self.path, self.stamp.as_ref()).await else {
             return;
-        }
-        loop {
-            tokio::time::sleep(SETTLE).await;
-            let later = self.stamp_now().await;
-            if later == stamp {
-                break;
-            }
-            stamp = later;
-        }
+        };
         let known = self.content;
         let found = match read(Arc::clone(&self.path), Arc::clone(&self.plans), known).await {
             Ok(found) => found,
             Err(error) => return self.complain(format!("{error:#}")),
         };
         // It changed again while it was read: what was read may be a mixture.
-        if self.stamp_now().await != stamp {
+        if watched::stamp_now(&self.path).await != stamp {
             return;
         }
         self.stamp = stamp;
@@ -136,14 +105,6 @@ impl Watcher {
             Ok(None) => {}
             Err(error) => self.complain(format!("{error:#}")),
         }
-    }
-
-    async fn stamp_now(&self) -> Option<Stamp> {
-        let path = Arc::clone(&self.path);
-        // A disk that hangs must not hang requests.
-        tokio::task::spawn_blocking(move || Stamp::of(&path))
-            .await
-            .unwrap_or_default()
     }
 
     fn offer(&mut self, state: State) {
@@ -168,7 +129,7 @@ impl Watcher {
                     tracing::info!(version, "the directory is again what is served");
                 }
             }
-            Err(error) => self.complain(format!("{}: {error}", self.path.display())),
+            Err(error) => self.complain(format!("{}: {error:#}", self.path.display())),
         }
     }
 
@@ -218,6 +179,8 @@ async fn read(
 mod tests {
     use weir_router_core::{directory::file::File, quota::service::Tenants};
 
+    use std::fs;
+
     use super::*;
 
     const KEY: &str = "ab";
@@ -256,7 +219,9 @@ mod tests {
         fs::write(&path, text(1, "starter")).unwrap();
         let plans: BTreeSet<PlanName> =
             ["starter", "pro"].map(|p| PlanName::new(p).unwrap()).into();
-        let (mut watcher, _) = Watcher::start(path, plans).await.unwrap();
+        let (mut watcher, _) = Watcher::start(path, plans, crate::offers::tests::offers())
+            .await
+            .unwrap();
         let w = &mut watcher;
         check(w, Some(&text(2, "pro")), 2, None).await;
         let half = text(3, "pro");
@@ -280,7 +245,10 @@ mod tests {
             text(version, "starter") + &limits
         };
         fs::write(&path, text(1, 5)).unwrap();
-        let (mut watcher, shared) = Watcher::start(path, BTreeSet::new()).await.unwrap();
+        let (mut watcher, shared) =
+            Watcher::start(path, BTreeSet::new(), crate::offers::tests::offers())
+                .await
+                .unwrap();
         let published = shared.tenants.subscribe();
         let w = &mut watcher;
         for (version, requests, served, complaint) in [
@@ -307,7 +275,10 @@ mod tests {
             if let Some(text) = write {
                 fs::write(&path, text).unwrap();
             }
-            let error = Watcher::start(path, BTreeSet::new()).await.err().unwrap();
+            let error = Watcher::start(path, BTreeSet::new(), crate::offers::tests::offers())
+                .await
+                .err()
+                .unwrap();
             let error = format!("{error:#}");
             assert!(
                 error.contains("directory.yaml") && error.contains(says),

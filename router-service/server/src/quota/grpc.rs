@@ -7,11 +7,8 @@ use tonic::{Request, Response, Status, service::interceptor::InterceptedService}
 use weir_router_store::QuotaStore;
 use weir_wire::proto::quota::{AcquireRequest, AcquireResponse, CloseRequest, CloseResponse};
 
-use super::{
-    proto::quota_service_server::QuotaService,
-    service::{Failed, Service},
-};
-use crate::callout::Gate;
+use super::service::{Failed, Service};
+use crate::{callout::Gate, proto::quota_service_server::QuotaService};
 
 /// The service as tonic wants it.
 pub struct Grpc<S>(pub Arc<Service<S>>);

@@ -3,8 +3,6 @@
 
 mod grpc;
 mod http;
-#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
-mod proto;
 mod rls;
 mod service;
 mod store;
@@ -29,16 +27,15 @@ use weir_router_core::{
 use weir_router_store::QuotaStore;
 use weir_wire::{ids::PlanName, quota::TOKEN_ENVIRONMENT};
 
-use self::{
-    proto::{
-        quota_service_server::{self, QuotaServiceServer},
-        rate_limit_service_server::{self, RateLimitServiceServer},
-    },
-    service::Service,
-};
+use self::service::Service;
 use crate::{
     callout::{self, Gate},
     grpc::Health,
+    proto::{
+        self,
+        quota_service_server::{self, QuotaServiceServer},
+        rate_limit_service_server::{self, RateLimitServiceServer},
+    },
 };
 
 /// The largest request: 512 leases of tenants with the longest name are 52 KiB.

@@ -16,13 +16,11 @@ use weir_wire::{
     quota::LEASE_ID_BYTES,
 };
 
-use super::{
-    proto::{
-        HeaderValue, RateLimitDescriptor, RateLimitRequest, RateLimitResponse,
-        rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::Unit},
-        rate_limit_service_server::RateLimitService,
-    },
-    service::{Failed, Service},
+use super::service::{Failed, Service};
+use crate::proto::{
+    HeaderValue, RateLimitDescriptor, RateLimitRequest, RateLimitResponse,
+    rate_limit_response::{Code, DescriptorStatus, RateLimit, rate_limit::Unit},
+    rate_limit_service_server::RateLimitService,
 };
 
 /// The most descriptors of one request.

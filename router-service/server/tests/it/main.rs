@@ -8,6 +8,7 @@
 
 mod directory;
 mod quota;
+mod tenants;
 
 use std::{
     fs,
@@ -50,7 +51,10 @@ impl Router {
 fn start(folder: &Path, sections: &[&str], token: &str) -> Router {
     let config = concat!(
         "listen: 127.0.0.1:0\ncatalogue: catalogue.yaml\n",
-        "providers: {openai: {base_url: 'http://127.0.0.1:1/v1', api_key_env: P_KEY}}\n",
+        "providers:\n",
+        "  anthropic: {kind: anthropic, base_url: 'http://127.0.0.1:1/v1', api_key_env: P_KEY}\n",
+        "  openai: {kind: openai, base_url: 'http://127.0.0.1:1/v1', api_key_env: P_KEY}\n",
+        "  self-hosted: {kind: openai-compatible, base_url: 'http://127.0.0.1:1/v1'}\n",
         "aggregator: http://127.0.0.1:1\n"
     );
     let config = config.to_owned() + &sections.concat();
@@ -67,6 +71,9 @@ fn start(folder: &Path, sections: &[&str], token: &str) -> Router {
         .arg(folder.join("directory-ready"))
         .arg("--quota-ready-file")
         .arg(folder.join("quota-ready"))
+        .arg("--services-ready-file")
+        .arg(folder.join("services-ready"))
+        .env("WEIR_SERVICE_TOKEN", token)
         .env("WEIR_CONTEXT_KEYS", format!("k1:{}", "A".repeat(43)))
         .env("WEIR_INGEST_TOKEN", "t")
         .env("P_KEY", "k")

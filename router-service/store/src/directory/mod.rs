@@ -6,7 +6,7 @@ mod log;
 mod place;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -125,6 +125,7 @@ impl DirectoryFile {
             Err(error) if error.kind() == ErrorKind::NotFound && change.may_begin() => {
                 let empty = File {
                     version: 0,
+                    plans: BTreeMap::new(),
                     tenants: Vec::new(),
                 };
                 (HEAD.to_owned(), empty, is(0, ""))

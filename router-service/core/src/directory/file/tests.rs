@@ -195,6 +195,7 @@ proptest! {
     ) {
         let names: Vec<String> = names.into_iter().collect();
         let file = File {
+            plans: Default::default(),
             version: 1,
             tenants: names.iter().map(|name| Tenant {
                 id: TenantId::new(name.as_str()).unwrap(),
@@ -233,4 +234,43 @@ fn limits() -> impl Strategy<Value = Limits> {
         class,
     });
     prop::collection::vec(limit, 0..3).prop_map(Limits::new)
+}
+
+#[test]
+fn plans_of_the_directory_come_to_those_of_the_router() {
+    let with = |plan: &str, body: &str| {
+        let text = format!(
+            "version: 1\nplans:\n  {plan}: {body}\ntenants:\n  - {{id: acme, plan: team}}\n"
+        );
+        let file = File::parse(&text).map_err(|e| e.to_string())?;
+        file.validate(&plans()).map_err(|e| e.to_string())?;
+        Ok::<_, String>(file)
+    };
+    let file = with(
+        "team",
+        "{tiers: [fast], max_tokens: 100, limits: [{requests: 5, window_s: 1}]}",
+    )
+    .unwrap();
+    // What is written is what was read.
+    let again = File::parse(&file.to_yaml().unwrap()).unwrap();
+    assert_eq!(again, file);
+    let taken = plans().first().unwrap().to_string();
+    for (plan, body, names) in [
+        ("other", "{tiers: [fast]}", "tenants[0].plan"),
+        (taken.as_str(), "{tiers: [fast]}", "plans."),
+        (
+            "team",
+            "{tiers: [fast], max_tokens: 0}",
+            "plans.team.max_tokens",
+        ),
+        ("team", "{tiers: [fast], timeout: 5}", "timeout"),
+        (
+            "team",
+            "{tiers: [fast], limits: [{requests: 1, window_s: 90000}]}",
+            "plans.team.limits[0].window_s",
+        ),
+    ] {
+        let error = with(plan, body).unwrap_err();
+        assert!(error.contains(names), "{error}");
+    }
 }

@@ -111,6 +111,7 @@ fn file(version: u64, tenants: &[(u16, u16)]) -> File {
         expires_at: Timestamp::from_ms(u64::from(n % 3) * 1_795_000_000_000),
     };
     File {
+        plans: Default::default(),
         version,
         // In no order.
         tenants: seen

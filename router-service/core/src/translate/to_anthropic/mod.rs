@@ -3,6 +3,7 @@
 
 mod answer;
 mod blocks;
+mod format;
 mod messages;
 mod request;
 mod stream;

@@ -14,6 +14,7 @@ use super::{
         fields::{Fields, Is, Node, Without, unsupported},
         write,
     },
+    format::{self, Wanted},
     messages, tools,
 };
 use crate::refusal::Refusal;
@@ -86,7 +87,12 @@ pub fn request(body: &[u8], target: &Target<'_>) -> Result<Vec<u8>, Refusal> {
     let stream = fields.flag("stream")?.unwrap_or(false);
     stream_options(&mut fields)?;
     let conversation = messages::read(&fields.require("messages")?)?;
-    let (tools, tool_choice) = tools::read(&mut fields)?;
+    let (answer, output_config) = match format::read(&mut fields)? {
+        Wanted::Text => (None, None),
+        Wanted::Object(tool) => (Some(tool), None),
+        Wanted::Schema(config) => (None, Some(config)),
+    };
+    let (tools, tool_choice) = tools::read(&mut fields, answer)?;
     let stop_sequences = stop(&mut fields)?;
     let temperature = temperature(&mut fields)?;
     let top_p = not_one(&mut fields, "top_p")?.map(|(_, raw)| raw);
@@ -106,6 +112,7 @@ pub fn request(body: &[u8], target: &Target<'_>) -> Result<Vec<u8>, Refusal> {
         temperature,
         top_p,
         metadata,
+        output_config,
         stream,
     })
 }

@@ -106,6 +106,12 @@ impl Stream {
         self.done
     }
 
+    /// Whether it ended with an error that it wrote itself, or handed on.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.over && !self.done
+    }
+
     /// Takes the data of one whole event and appends what it says to `out`.
     pub fn take(&mut self, data: &[u8], out: &mut Vec<u8>) {
         if self.over || data.is_empty() {

@@ -1,10 +1,9 @@
-//! OpenAI's tools, the choice among them and the format of the answer, as
-//! Anthropic's tools and `tool_choice`.
+//! OpenAI's tools and the choice among them, as Anthropic's tools and
+//! `tool_choice`.
 //!
-//! A `response_format` becomes a tool that the model must call and whose input
-//! is the answer ([`JSON_ANSWER_TOOL`]), which every model of Anthropic's can
-//! do. Beside tools of the client's the model must call one of them all, and
-//! one alone: an answer is either a call or the JSON.
+//! Where any JSON object is wanted, that is a tool, too ([`JSON_ANSWER_TOOL`]),
+//! whose input is the answer. Beside tools of the client's the model must call one
+//! of them all, and one alone: an answer is either a call or the JSON.
 
 use std::borrow::Cow;
 
@@ -13,7 +12,7 @@ use serde_json::value::RawValue;
 use super::super::{
     JSON_ANSWER_TOOL,
     anthropic::{Tool, ToolChoice},
-    fields::{Fields, Is, Node},
+    fields::{Fields, Node},
     write::{compact, raw},
 };
 use crate::refusal::Refusal;
@@ -27,7 +26,11 @@ enum Choice<'a> {
     Named(Cow<'a, str>),
 }
 
-pub(super) fn read<'a>(fields: &mut Fields<'a>) -> Result<Tools<'a>, Refusal> {
+/// `answer` is the tool that is the answer, where there is one.
+pub(super) fn read<'a>(
+    fields: &mut Fields<'a>,
+    answer: Option<Tool<'a>>,
+) -> Result<Tools<'a>, Refusal> {
     let mut tools = match fields.take("tools") {
         Some(list) => list.list()?.iter().map(tool).collect::<Result<_, _>>()?,
         None => Vec::new(),
@@ -35,10 +38,6 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>) -> Result<Tools<'a>, Refusal> {
     let asked = fields.take("tool_choice");
     let choice = asked.as_ref().map_or(Ok(Choice::Auto), choice)?;
     let serial = fields.flag("parallel_tool_calls")? == Some(false);
-    let format = match fields.take("response_format") {
-        Some(format) => response_format(&format)?,
-        None => None,
-    };
     if let (Some(asked), Choice::Required | Choice::Named(_), true) =
         (&asked, &choice, tools.is_empty())
     {
@@ -52,16 +51,16 @@ pub(super) fn read<'a>(fields: &mut Fields<'a>) -> Result<Tools<'a>, Refusal> {
             disable_parallel_tool_use: serial,
         })
     };
-    let tool_choice = match (choice, format) {
+    let tool_choice = match (choice, answer) {
         // A call must come, so that no answer does that could have a format.
         (Choice::Required, _) => of("any", None, serial),
         (Choice::Named(name), _) => of("tool", Some(name), serial),
-        (Choice::Auto, Some(format)) if any => {
-            tools.push(format);
+        (Choice::Auto, Some(answer)) if any => {
+            tools.push(answer);
             of("any", None, true)
         }
-        (Choice::Auto | Choice::None, Some(format)) => {
-            tools.push(format);
+        (Choice::Auto | Choice::None, Some(answer)) => {
+            tools.push(answer);
             of("tool", Some(JSON_ANSWER_TOOL.into()), true)
         }
         (Choice::Auto, None) => of("auto", None, serial).filter(|_| any && serial),
@@ -137,46 +136,4 @@ fn choice<'a>(node: &Node<'a>) -> Result<Choice<'a>, Refusal> {
     function.end()?;
     fields.end()?;
     Ok(Choice::Named(name))
-}
-
-fn response_format<'a>(node: &Node<'a>) -> Result<Option<Tool<'a>>, Refusal> {
-    let mut fields = node.fields()?;
-    let kind = fields.require("type")?;
-    let said = "Gives the answer to the user: the input of this tool is all that they see.";
-    let tool = match kind.text()?.as_ref() {
-        "text" => None,
-        "json_object" => Some(Tool {
-            name: JSON_ANSWER_TOOL.into(),
-            description: Some(said.into()),
-            input_schema: Cow::Owned(raw(
-                r#"{"type":"object","additionalProperties":true}"#.to_owned()
-            )?),
-            strict: false,
-        }),
-        "json_schema" => {
-            let mut format = fields.require("json_schema")?.fields()?;
-            let name = format.require("name")?.text()?;
-            let mut description = format!("{said} Format: {name}.");
-            if let Some(more) = format.text("description")? {
-                description = format!("{description} {more}");
-            }
-            let tool = Tool {
-                name: JSON_ANSWER_TOOL.into(),
-                description: Some(description.into()),
-                input_schema: schema(format.take("schema"))?,
-                strict: format.flag("strict")?.unwrap_or(false),
-            };
-            format.end()?;
-            Some(tool)
-        }
-        _ => return Err(kind.invalid("must be `text`, `json_object` or `json_schema`")),
-    };
-    // The other format's member, as some clients send it.
-    fields.without((
-        "json_schema",
-        Is::Absent,
-        "only the type `json_schema` has one",
-    ))?;
-    fields.end()?;
-    Ok(tool)
 }

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use tonic::{Code as GrpcCode, Status};
 
-use super::{
-    super::proto::{
-        RateLimitDescriptor, RateLimitRequest, RateLimitResponse,
-        envoy::{
-            extensions::common::ratelimit::v3::rate_limit_descriptor::Entry,
-            service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient,
-        },
-        rate_limit_response::{Code, rate_limit::Unit},
+use super::*;
+use crate::proto::{
+    RateLimitDescriptor, RateLimitRequest, RateLimitResponse,
+    envoy::{
+        extensions::common::ratelimit::v3::rate_limit_descriptor::Entry,
+        service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient,
     },
-    *,
+    rate_limit_response::{Code, rate_limit::Unit},
 };
 
 struct Envoy(RateLimitServiceClient<Channel>);

@@ -8,7 +8,8 @@ use tonic_reflection::pb::v1::{
 };
 use weir_wire::{headers as names, proto::quota::Outcome};
 
-use super::{super::proto::weir::quota::v1::quota_service_client::QuotaServiceClient, *};
+use super::*;
+use crate::proto::weir::quota::v1::quota_service_client::QuotaServiceClient;
 
 #[track_caller]
 fn check_refused<T>(found: Result<T, Status>, code: Code, says: &str) {
