@@ -26,6 +26,18 @@ pub fn cpu_ns(pid: u32) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
+/// Bytes of a process that are in memory (`VmRSS` of `/proc/<pid>/status`).
+///
+/// # Errors
+/// Where the process is gone.
+pub fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+    let kib: u64 = kib.context("no VmRSS")?;
+    Ok(kib.saturating_mul(1_024))
+}
+
 fn on_cpu_ns(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()
 }

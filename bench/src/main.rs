@@ -3,6 +3,7 @@
 
 mod flood;
 mod identity;
+mod inference;
 mod load;
 mod machine;
 mod quota;
@@ -69,6 +70,16 @@ struct Arguments {
     /// remembered
     #[arg(long, value_name = "SECONDS", default_value_t = 95)]
     warm_up: u64,
+    /// Measure what the router adds to a call of a provider, against a process that
+    /// only hands bytes on
+    #[arg(long)]
+    inference: bool,
+    /// With --inference, how many streams are held open for the router's memory
+    #[arg(long, value_name = "STREAMS", default_value_t = 10_000)]
+    held: usize,
+    /// What --inference compares with: serve as that process
+    #[arg(long, hide = true, value_name = "UPSTREAM")]
+    serve_relay: Option<String>,
     /// Write every round to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -83,6 +94,19 @@ fn main() -> anyhow::Result<()> {
     };
     let machine = machine::describe();
     let rounds = arguments.rounds.into();
+    if let Some(upstream) = &arguments.serve_relay {
+        return inference::serve_relay(upstream);
+    }
+    if arguments.inference {
+        let extent = inference::Extent {
+            rounds,
+            calls: load.requests,
+            streams: arguments.held,
+        };
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", inference::measure(extent)?);
+        return Ok(());
+    }
     if arguments.quota {
         let extent = quota::Extent {
             rounds,

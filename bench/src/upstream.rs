@@ -50,32 +50,12 @@ impl Upstream {
     /// # Errors
     /// Where it can't listen.
     pub fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let seen = Arc::new(Seen::default());
         let router = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route(PUBLISH_PATH, post(publish))
             .with_state(Arc::clone(&seen));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|tcp| {
-                // Slower is all that it can be without.
-                let _ = tcp.set_nodelay(true);
-            });
-            axum::serve(listener, router).await
-        };
-        thread::Builder::new()
-            .name("upstream".to_owned())
-            .spawn(move || {
-                if let Err(error) = runtime.block_on(serve) {
-                    eprintln!("the upstream ended: {error}");
-                }
-            })
-            .context("cannot start the upstream's thread")?;
+        let address = serve("upstream", router)?;
         Ok(Self { address, seen })
     }
 
@@ -90,6 +70,32 @@ impl Upstream {
     pub fn events(&self) -> u64 {
         self.seen.events.load(Relaxed)
     }
+}
+
+/// Serves on a thread of its own until the process ends; gives the address.
+pub fn serve(name: &'static str, router: Router) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let serve = async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|tcp| {
+            // Slower is all that it can be without.
+            let _ = tcp.set_nodelay(true);
+        });
+        axum::serve(listener, router).await
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(serve) {
+                eprintln!("the {name} ended: {error}");
+            }
+        })
+        .context("cannot start its thread")?;
+    Ok(address)
 }
 
 async fn chat(State(seen): State<Arc<Seen>>, body: Bytes) -> Response {
