@@ -25,6 +25,10 @@ const WAITING_MAX: usize = 100_000;
 /// The most events in one batch.
 const BATCH_MAX: usize = 512;
 
+/// How long a batch waits for more events: a call of its own for each would cost as
+/// much as what it tells of.
+const LINGER: Duration = Duration::from_millis(20);
+
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Where events are handed in.
@@ -81,6 +85,15 @@ impl Sender {
                     self.events.close();
                     continue;
                 }
+            }
+            if batch.len() < BATCH_MAX {
+                tokio::select! {
+                    () = tokio::time::sleep(LINGER) => {}
+                    () = closing.cancelled() => {}
+                }
+                let more = || self.events.try_recv().ok();
+                let room = BATCH_MAX.saturating_sub(batch.len());
+                batch.extend(std::iter::from_fn(more).take(room));
             }
             let request = PublishRequest {
                 events: std::mem::take(&mut batch),
