@@ -37,6 +37,9 @@ use crate::{
 /// Connections to the router, as from a gateway's workers.
 const CONNECTIONS: usize = 4;
 
+/// Streams held open on each connection, of which a server takes 200.
+const STREAMS_EACH: usize = 100;
+
 /// Calls under way on each.
 const IN_FLIGHT: usize = 4;
 
@@ -133,11 +136,16 @@ pub fn measure(extent: Extent) -> anyhow::Result<String> {
         runtime,
         keys: Keyring::parse(&keys)?,
     };
-    let router = bench.subject(&router.address, router.process.id())?;
-    let relay = bench.subject(&relay.address, relay.process.id())?;
+    let (address, pid) = (&router.address, router.process.id());
+    let router = bench.subject(address, pid, CONNECTIONS)?;
+    let relay = bench.subject(&relay.address, relay.process.id(), CONNECTIONS)?;
     let mut text = bench.calls(extent, &router, &relay)?;
     if extent.streams > 0 {
-        text.push_str(&bench.memory(extent.streams, &upstream, &router)?);
+        let router = bench.subject(address, pid, extent.streams.div_ceil(STREAMS_EACH))?;
+        text.push_str(&match bench.memory(extent.streams, &upstream, &router) {
+            Ok(text) => text,
+            Err(error) => format!("\nstreams held open: {error:#}\n"),
+        });
     }
     Ok(text)
 }
@@ -203,10 +211,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn subject(&self, address: &str, pid: u32) -> anyhow::Result<Subject> {
+    fn subject(&self, address: &str, pid: u32, connections: usize) -> anyhow::Result<Subject> {
         let senders = self.runtime.block_on(async {
-            let mut senders = Vec::with_capacity(CONNECTIONS);
-            for _ in 0..CONNECTIONS {
+            let mut senders = Vec::with_capacity(connections);
+            for _ in 0..connections {
                 let tcp = TcpStream::connect(address).await?;
                 tcp.set_nodelay(true)?;
                 let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -356,7 +364,10 @@ impl Bench {
             }
             while upstream.held() < streams {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                ensure!(tasks.try_join_next().is_none(), "a stream ended too early");
+                if let Some(ended) = tasks.try_join_next() {
+                    ended??;
+                    anyhow::bail!("a stream ended too early");
+                }
             }
             let during = machine::resident_bytes(router.pid)?;
             upstream.release();

@@ -23,6 +23,9 @@ struct To {
 /// # Errors
 /// Where it can't listen.
 pub fn serve(upstream: &str) -> anyhow::Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
     let to = To {
         upstream: upstream.to_owned(),
         http: reqwest::Client::builder().no_proxy().build()?,
