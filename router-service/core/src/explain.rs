@@ -66,7 +66,7 @@ fn reasons(decision: &Decision, asked: &Asked) -> Vec<String> {
     if decision.endpoint != asked.endpoint {
         reasons.push("Request and answer are translated between the dialects.".to_owned());
     }
-    if let Some(tokens) = decision.max_tokens.filter(|_| decision.bounded) {
+    if let Some(tokens) = decision.bound() {
         reasons.push(match asked.max_tokens {
             Some(asked) => format!("Of {asked} tokens that are asked for it gets {tokens}."),
             None => format!("It asks for no number of tokens and gets at most {tokens}."),
@@ -98,6 +98,6 @@ pub fn served(decision: &Decision) -> proto::Served {
             .map(Instead::as_str)
             .unwrap_or_default()
             .to_owned(),
-        max_tokens: decision.max_tokens.filter(|_| decision.bounded),
+        max_tokens: decision.bound(),
     }
 }

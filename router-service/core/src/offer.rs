@@ -51,6 +51,14 @@ pub struct Decision {
     pub stream_total: Duration,
 }
 
+impl Decision {
+    /// The most tokens, where that is the router's word.
+    #[must_use]
+    pub fn bound(&self) -> Option<u64> {
+        self.max_tokens.filter(|_| self.bounded)
+    }
+}
+
 /// Why a model takes another's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instead {

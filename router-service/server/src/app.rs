@@ -29,7 +29,7 @@ use crate::{
     call::{Answer, Call},
     config::Settings,
     exchange::{Caller, Exchange},
-    provider::{self, Provider},
+    provider::Provider,
     witness::Witnesses,
 };
 
@@ -214,7 +214,7 @@ impl App {
             stopping: self.stopping.clone(),
         };
         let passed = match call.passage.is_plain() {
-            true => provider::passed(&headers, provider.kind.dialect()),
+            true => headers,
             // The body is the router's own.
             false => HeaderMap::new(),
         };
@@ -300,7 +300,7 @@ fn shown(decision: &Decision) -> HeaderMap {
     if let Some(instead) = decision.instead {
         show(headers::MODEL_REASON, instead.as_str());
     }
-    if let Some(tokens) = decision.max_tokens.filter(|_| decision.bounded) {
+    if let Some(tokens) = decision.bound() {
         show(headers::MAX_TOKENS, &tokens.to_string());
     }
     shown

@@ -172,7 +172,7 @@ fn credential(kind: ProviderKind, key: &str) -> anyhow::Result<(HeaderName, Head
     Ok((name, value))
 }
 
-/// What of a client's headers goes on to a provider that speaks `dialect`, as
+/// What of a client's headers may go on to a provider that speaks `dialect`, as
 /// the client does.
 pub fn passed(headers: &HeaderMap, dialect: Dialect) -> HeaderMap {
     let mut passed = HeaderMap::new();

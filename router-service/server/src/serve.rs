@@ -17,7 +17,7 @@ use crate::{
     app::{self, App},
     call::{Answer, AnswerBody},
     exchange::Caller,
-    models,
+    models, provider,
 };
 
 /// Everything on the port: the gRPC routes, and tenants' paths for the rest.
@@ -70,14 +70,12 @@ async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Respon
             models::answer(&app.offer(), &exchange, request.headers(), &path).map_err(|r| (r, None))
         }
         Route::Endpoint(endpoint) => {
-            let (parts, body) = request.into_parts();
-            let headers = parts.headers.clone();
-            let body = read_body(Request::from_parts(parts, body)).await;
+            let headers = provider::passed(request.headers(), endpoint.dialect());
             let request = app::Request {
                 exchange: app.exchange(caller, endpoint),
                 endpoint,
                 headers,
-                body,
+                body: read_body(request).await,
             };
             let answer = app.infer(request).await;
             answer.map(into_response).map_err(|r| (r, None))

@@ -218,46 +218,44 @@ fn not_here(name: &str, why: &str) -> Refusal {
     Refusal::invalid(400, "unsupported_parameter", message).at(name)
 }
 
+/// Why what a provider would do beside answering is refused.
+const RUNS_NOTHING: &str = "the provider runs nothing for tenants";
+
+fn check_none(members: &Members<'_>, names: &[&str], why: &str) -> Result<(), Refusal> {
+    match names.iter().find(|name| members.has(name)) {
+        Some(name) => Err(not_here(name, why)),
+        None => Ok(()),
+    }
+}
+
+fn check_false(members: &Members<'_>, names: &[&str], why: &str) -> Result<(), Refusal> {
+    for name in names {
+        if members.typed::<bool>(name, "a boolean")? == Some(true) {
+            return Err(not_here(name, why));
+        }
+    }
+    Ok(())
+}
+
 /// What a provider keeps is kept in the one account of all tenants, where an id
 /// is no proof of whose it is.
 fn check_responses(members: &Members<'_>) -> Result<(), Refusal> {
-    for name in ["previous_response_id", "conversation", "prompt"] {
-        if members.has(name) {
-            return Err(not_here(name, "nothing is kept between requests"));
-        }
-    }
-    for name in ["store", "background"] {
-        if members.typed::<bool>(name, "a boolean")? == Some(true) {
-            return Err(not_here(name, "responses are not kept"));
-        }
-    }
+    let kept = ["previous_response_id", "conversation", "prompt"];
+    check_none(members, &kept, "nothing is kept between requests")?;
+    check_false(members, &["store", "background"], "responses are not kept")?;
     check_tools(members, |kind| matches!(kind, "function" | "custom"))
 }
 
 fn check_chat(members: &Members<'_>) -> Result<(), Refusal> {
-    if members.typed::<bool>("store", "a boolean")? == Some(true) {
-        return Err(not_here("store", "answers are not kept"));
-    }
-    for (name, why) in [
-        (
-            "web_search_options",
-            "the provider runs nothing for tenants",
-        ),
-        ("audio", "sound has a price of its own"),
-    ] {
-        if members.has(name) {
-            return Err(not_here(name, why));
-        }
-    }
+    check_false(members, &["store"], "answers are not kept")?;
+    check_none(members, &["web_search_options"], RUNS_NOTHING)?;
+    check_none(members, &["audio"], "sound has a price of its own")?;
     check_completions(members)
 }
 
 /// llama.cpp's own name for the bound of an answer goes around the plan's.
 fn check_completions(members: &Members<'_>) -> Result<(), Refusal> {
-    match members.has("n_predict") {
-        true => Err(not_here("n_predict", "say max_tokens")),
-        false => Ok(()),
-    }
+    check_none(members, &["n_predict"], "say max_tokens")
 }
 
 /// Other tiers of service have other prices.
@@ -277,11 +275,7 @@ fn check_tier(endpoint: Endpoint, members: &Members<'_>) -> Result<(), Refusal> 
 const RUN_BY_CLIENTS: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
 
 fn check_messages(members: &Members<'_>) -> Result<(), Refusal> {
-    for name in ["mcp_servers", "container"] {
-        if members.has(name) {
-            return Err(not_here(name, "the provider runs nothing for tenants"));
-        }
-    }
+    check_none(members, &["mcp_servers", "container"], RUNS_NOTHING)?;
     for (name, plain) in [("speed", "standard"), ("inference_geo", "global")] {
         let value: Option<String> = members.typed(name, "a string")?;
         if value.is_some_and(|value| value != plain) {

@@ -11,9 +11,9 @@ use weir_router_core::{
     explain,
     infer::{self, Events, Told},
     request::{Asked, Uses},
+    translate::to_anthropic,
 };
 use weir_wire::{
-    error::ApiError,
     headers,
     proto::router::{
         InferEvent, InferRequest, RouteRequest, RouteResponse, Served, Started, infer_event::Event,
@@ -115,11 +115,6 @@ fn served(headers: &HeaderMap) -> Served {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct ErrorBody {
-    error: ApiError,
-}
-
 fn events(started: Started, answer: Answer) -> Result<EventStream, Status> {
     let chunks = match answer.body {
         AnswerBody::Stream(chunks) => chunks,
@@ -127,10 +122,9 @@ fn events(started: Started, answer: Answer) -> Result<EventStream, Status> {
             // The provider's refusal, or an answer that is not the stream it was
             // asked for.
             let code = answer.status.as_u16();
-            let error = serde_json::from_slice::<ErrorBody>(&body);
-            return Err(match error {
-                Ok(ErrorBody { error }) => status::of_error(code, &error),
-                Err(_) => Status::internal("The model's provider did not stream its answer."),
+            return Err(match to_anthropic::error(&body) {
+                Some(error) => status::of_error(code, &error),
+                None => Status::internal("The model's provider did not stream its answer."),
             });
         }
     };
