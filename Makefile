@@ -5,7 +5,7 @@ SHELL := /bin/bash
 FILTERS := tenant-identification rate-limiting request-classification usage-events
 FILTER_PACKAGES := $(FILTERS:%=-p weir-%)
 NOT_NATIVE := --exclude weir-plugin-host $(FILTERS:%=--exclude weir-%)
-CORES := -p weir-wire -p weir-dialects $(FILTERS:%=-p weir-%-core) -p weir-router-core -p weir-meter-core
+CORES := -p weir-wire -p weir-dialects -p weir-pricing $(FILTERS:%=-p weir-%-core) -p weir-router-core -p weir-meter-core
 WASM := target/wasm
 
 # What is slow to install and the same for every checkout stays outside of it.

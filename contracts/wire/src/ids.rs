@@ -130,6 +130,14 @@ impl RequestId {
         canonical.then_some(Self(id)).ok_or_else(wrong)
     }
 
+    /// The id of these 128 bits; `None` where they are no UUIDv7.
+    #[must_use]
+    pub fn from_u128(bits: u128) -> Option<Self> {
+        let id = Uuid::from_u128(bits);
+        let is_ours = id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122;
+        is_ours.then_some(Self(id))
+    }
+
     /// Milliseconds of the Unix epoch at which it was minted.
     #[must_use]
     pub fn time_ms(&self) -> i64 {
@@ -172,6 +180,8 @@ mod tests {
         let id = RequestId::mint(1_795_000_000_123, [0xff; 10]);
         assert_eq!(id.time_ms(), 1_795_000_000_123);
         assert_eq!(RequestId::parse(&id.to_string()), Ok(id));
+        assert_eq!(RequestId::from_u128(id.as_u128()), Some(id));
+        assert_eq!(RequestId::from_u128(id.as_u128() ^ (3 << 76)), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use weir_dialects::routes::Endpoint;
+use weir_pricing::Prices;
 use weir_wire::{
     error::Dialect,
     usage::{MODEL_MAX_BYTES, TOKENS_MAX},
@@ -57,20 +58,6 @@ pub enum Capability {
     Json,
     /// Answers in any JSON object, where it is asked to.
     JsonObject,
-}
-
-/// What a model costs, in micro-dollars for a million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Prices {
-    /// Input that no cache served and none took.
-    pub input: u64,
-    /// Input that the provider's cache served; as `input` where absent.
-    pub cached_input: Option<u64>,
-    /// Input that the provider wrote to its cache; as `input` where absent.
-    pub cache_write: Option<u64>,
-    /// Output, that of reasoning included.
-    pub output: u64,
 }
 
 /// One model.

@@ -5,9 +5,15 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod allowance;
+pub mod attempts;
+pub mod budget;
 pub mod catalogue;
+pub mod count;
 pub mod directory;
 pub mod explain;
+pub mod fair;
+pub mod health;
 pub mod infer;
 pub mod meter;
 pub mod offer;

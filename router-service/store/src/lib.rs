@@ -1,12 +1,15 @@
-//! Where the router counts, in memory or in Redis behind one trait, and how the
-//! directory's file is changed.
+//! Where the router counts and keeps its books, here or in Redis, each behind one
+//! trait, where what it tells waits to leave, and how the directory's file is changed.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+mod budget;
 pub mod directory;
 mod memory;
 mod redis;
+pub mod spool;
 
+pub use budget::{BudgetStore, OpenError, RedisBudget, SqliteBudget};
 pub use memory::MemoryQuota;
 pub use redis::{RedisQuota, RedisSettings, SettingsError};
 
@@ -17,7 +20,7 @@ use weir_router_core::quota::{Answer, Ask, Closing};
 
 /// The store can't be asked just now.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the quota store is not available: {why}")]
+#[error("the store is not available: {why}")]
 pub struct Unavailable {
     /// For the log; names no secret.
     pub why: String,

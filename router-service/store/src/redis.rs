@@ -16,11 +16,12 @@
 
 mod breaker;
 mod clock;
+pub(crate) mod guard;
 mod lately;
-mod link;
-mod script;
+pub(crate) mod link;
+pub(crate) mod script;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -37,9 +38,9 @@ use thiserror::Error;
 use weir_router_core::quota::{Answer, Ask, Closing, Granted};
 
 use self::{
-    breaker::Breaker,
+    guard::Guard,
     lately::Lately,
-    link::{Fault, Link, Session},
+    link::{Link, Session},
     script::{Acquire, Reply, Scripts},
 };
 use crate::{QuotaStore, Unavailable};
@@ -94,9 +95,7 @@ pub struct SettingsError {
 pub struct RedisQuota(Arc<Shared>);
 
 struct Shared {
-    link: Arc<Link>,
-    breaker: Breaker,
-    timeout: Duration,
+    guard: Guard,
     /// Whom this process granted something lately.
     granted: Lately,
     /// Epochs are of this process, and numbered.
@@ -119,19 +118,15 @@ impl RedisQuota {
     /// process's `rustls` provider must be installed before where it is `rediss:`.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, SettingsError> {
         let quota = Self::with_scripts(settings, Scripts::new())?;
-        // Why it can't be reached is logged; it need not be, yet.
-        let session = quota.0.link.session();
-        drop(tokio::time::timeout(settings.timeout, session).await);
+        quota.0.guard.connect().await;
         Ok(quota)
     }
 
     fn with_scripts(settings: &RedisSettings, scripts: Scripts) -> Result<Self, SettingsError> {
         let process = getrandom::u64().map_err(|e| SettingsError { why: e.to_string() })?;
         Ok(Self(Arc::new(Shared {
-            link: Arc::new(Link::new(settings, scripts)?),
-            breaker: Breaker::default(),
+            guard: Guard::new(settings, scripts)?,
             granted: Lately::default(),
-            timeout: settings.timeout,
             process,
             epochs: AtomicU64::new(0),
         })))
@@ -142,7 +137,8 @@ impl QuotaStore for RedisQuota {
     async fn acquire(&self, ask: Ask) -> Result<Answer, Unavailable> {
         let shared = &self.0;
         shared
-            .guarded(async |session| shared.acquire(session, &ask).await)
+            .guard
+            .call(async |session| shared.acquire(session, &ask).await)
             .await
     }
 
@@ -152,62 +148,24 @@ impl QuotaStore for RedisQuota {
         }
         let shared = &self.0;
         shared
-            .guarded(async |session| shared.close(session, &closing).await)
+            .guard
+            .call(async |session| shared.close(session, &closing).await)
             .await
     }
 }
 
 impl Shared {
-    /// Makes a call within the time-out, unless the breaker is open.
-    async fn guarded<T>(
-        &self,
-        call: impl AsyncFnOnce(&Arc<Session>) -> Result<T, redis::RedisError>,
-    ) -> Result<T, Unavailable> {
-        let Some(pass) = self.breaker.enter() else {
-            return Err(unavailable("it did not answer lately"));
-        };
-        let mut used = None;
-        let whole = async {
-            let session = self.link.session().await?;
-            let session = used.insert(session);
-            call(session).await.map_err(Fault::Redis)
-        };
-        let result = tokio::time::timeout(self.timeout, whole).await;
-        let why = match result {
-            Ok(Ok(value)) => {
-                pass.succeeded();
-                return Ok(value);
-            }
-            // Nothing was learnt about Redis.
-            Ok(Err(Fault::Connecting)) => return Err(unavailable("connecting to it")),
-            Ok(Err(Fault::Redis(error))) => {
-                if let Some(session) = &used {
-                    self.link.failed(session, &error);
-                }
-                error.to_string()
-            }
-            Err(_) => "no answer in time".to_owned(),
-        };
-        if pass.failed() {
-            tracing::warn!(
-                why,
-                "the quota store does not answer; calls are refused for a while"
-            );
-            // Answers may never come over it any more, without an end to it.
-            if let Some(session) = &used {
-                self.link.give_up(session);
-            }
-        }
-        Err(Unavailable { why })
+    fn link(&self) -> &Arc<Link> {
+        &self.guard.link
     }
 
     async fn acquire(&self, session: &Session, ask: &Ask) -> Result<Answer, redis::RedisError> {
         let key = script::marker_key(&ask.tenant);
-        let slot = match self.link.is_cluster() {
+        let slot = match self.link().is_cluster() {
             true => clock::slot(&ask.tenant),
             false => 0,
         };
-        let link = &self.link;
+        let link = self.link();
         for _ in 0..TRIES_MAX {
             let mut ask = ask;
             let warned;
@@ -224,7 +182,7 @@ impl Shared {
                 ask,
                 identity: &identity,
                 epoch: &self.next_epoch(),
-                bounds: link.clock.bounds(slot, sent, self.timeout),
+                bounds: link.clock.bounds(slot, sent, self.guard.timeout),
             };
             let run = link
                 .scripts
@@ -289,7 +247,7 @@ impl Shared {
     ) -> Result<(), redis::RedisError> {
         let key = script::marker_key(tenant);
         let write = |command: &mut Cmd| script::write_close(command, closing);
-        let scripts = &self.link.scripts;
+        let scripts = &self.link().scripts;
         scripts.close.run(&session.connection, &key, write).await?;
         Ok(())
     }
@@ -298,11 +256,5 @@ impl Shared {
     fn next_epoch(&self) -> String {
         let n = self.epochs.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{n:x}", self.process)
-    }
-}
-
-fn unavailable(why: &str) -> Unavailable {
-    Unavailable {
-        why: why.to_owned(),
     }
 }

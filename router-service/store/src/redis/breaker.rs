@@ -23,19 +23,19 @@ struct State {
 
 /// Closed, calls pass. Open, none does; after a while one passes and decides.
 #[derive(Debug, Default)]
-pub(super) struct Breaker(Mutex<State>);
+pub(crate) struct Breaker(Mutex<State>);
 
 /// A call that may be made. Dropped without a verdict, it leaves things as they
 /// were: another may be the one that decides.
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
 }
 
 impl Breaker {
     /// Lets a call pass, or not.
-    pub(super) fn enter(&self) -> Option<Pass<'_>> {
+    pub(crate) fn enter(&self) -> Option<Pass<'_>> {
         let mut state = self.state();
         let is_probe = match state.open_until {
             None => false,
@@ -58,7 +58,7 @@ impl Breaker {
 
 impl Pass<'_> {
     /// The store answered.
-    pub(super) fn succeeded(self) {
+    pub(crate) fn succeeded(self) {
         let mut state = self.breaker.state();
         // What was sent before it opened says nothing of now.
         if self.is_probe || state.open_until.is_none() {
@@ -68,7 +68,7 @@ impl Pass<'_> {
     }
 
     /// It did not. Says whether that opened the breaker.
-    pub(super) fn failed(self) -> bool {
+    pub(crate) fn failed(self) -> bool {
         let mut state = self.breaker.state();
         if !self.is_probe && state.open_until.is_some() {
             return false;

@@ -22,14 +22,14 @@ const ANY: Bounds = Bounds {
 
 /// Between which TIME is expected, in milliseconds of the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
-    pub(super) low_ms: i64,
-    pub(super) high_ms: i64,
+pub(crate) struct Bounds {
+    pub(crate) low_ms: i64,
+    pub(crate) high_ms: i64,
 }
 
 /// When a call was sent, on the clock here, and what was known then.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     at_ms: i64,
     generation: u64,
 }
@@ -52,13 +52,13 @@ struct Known {
 /// The clocks of the servers, each known by a hash slot of a cluster that it
 /// holds; a server alone is slot 0.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     known: Mutex<Known>,
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
             known: Mutex::default(),
@@ -66,7 +66,7 @@ impl Clock {
     }
 
     /// Notes that a call is sent now.
-    pub(super) fn send(&self) -> Sent {
+    pub(crate) fn send(&self) -> Sent {
         Sent {
             at_ms: self.now_ms(),
             generation: self.known().generation,
@@ -74,7 +74,7 @@ impl Clock {
     }
 
     /// Where a call that was sent then must find TIME, if it is executed in time.
-    pub(super) fn bounds(&self, slot: u16, sent: Sent, timeout: Duration) -> Bounds {
+    pub(crate) fn bounds(&self, slot: u16, sent: Sent, timeout: Duration) -> Bounds {
         let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let known = self.known();
         let Some(offset) = known.offsets.get(&slot) else {
@@ -85,7 +85,7 @@ impl Clock {
 
     /// Whether TIME, just received, is where it must be; what it shows is learnt
     /// then.
-    pub(super) fn learn(&self, slot: u16, sent: Sent, time_ms: i64) -> bool {
+    pub(crate) fn learn(&self, slot: u16, sent: Sent, time_ms: i64) -> bool {
         let received_ms = self.now_ms();
         let mut known = self.known();
         // An answer from before a leap that is known by now.
@@ -112,7 +112,7 @@ impl Clock {
     }
 
     /// Forgets the offsets: clocks have leapt, or the server is another one.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut known = self.known();
         known.offsets.clear();
         known.generation = known.generation.wrapping_add(1);
@@ -147,7 +147,7 @@ impl Offset {
 
 /// The hash slot of a tenant's keys: CRC-16/XMODEM of what stands between the
 /// first brace and the next closing one, as in Redis' cluster specification.
-pub(super) fn slot(tenant: &str) -> u16 {
+pub(crate) fn slot(tenant: &str) -> u16 {
     let tag = tenant.split('}').next().unwrap_or_default();
     let crc = tag.bytes().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {

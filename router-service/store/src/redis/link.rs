@@ -33,23 +33,23 @@ const CONNECT_MIN: Duration = Duration::from_secs(1);
 
 /// Whose data it is. Where it changes, what was counted may be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// The server's run and its line of replication; all nodes of a cluster are one.
-    pub(super) server: String,
+    pub(crate) server: String,
     /// How often its TIME has leapt.
-    pub(super) leap: u64,
+    pub(crate) leap: u64,
 }
 
 /// Either kind of connection. Clones share it, and concurrent calls of theirs go
 /// over it in one pipeline.
 #[derive(Clone)]
-pub(super) enum Connection {
+pub(crate) enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 impl Connection {
-    pub(super) async fn query(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(crate) async fn query(&self, command: &Cmd) -> RedisResult<Value> {
         let value = match self.clone() {
             Self::Single(mut connection) => connection.req_packed_command(command).await,
             Self::Cluster(mut connection) => connection.req_packed_command(command).await,
@@ -59,14 +59,19 @@ impl Connection {
 }
 
 /// A connection, and to whom.
-pub(super) struct Session {
-    pub(super) connection: Connection,
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
     identity: Mutex<Identity>,
 }
 
 impl Session {
-    pub(super) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         lock(&self.identity).clone()
+    }
+
+    /// Whether it leads to that server; see [`Identity::server`].
+    pub(crate) fn is_of(&self, server: &str) -> bool {
+        lock(&self.identity).server == server
     }
 }
 
@@ -87,7 +92,7 @@ struct State {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Another call is connecting.
     Connecting,
     /// Redis, or the way to it.
@@ -101,16 +106,16 @@ impl From<RedisError> for Fault {
 }
 
 /// Holds the session, and makes a new one where it breaks.
-pub(super) struct Link {
+pub(crate) struct Link {
     endpoint: Endpoint,
     timeout: Duration,
-    pub(super) clock: Clock,
-    pub(super) scripts: Scripts,
+    pub(crate) clock: Clock,
+    pub(crate) scripts: Scripts,
     state: Mutex<State>,
 }
 
 impl Link {
-    pub(super) fn new(settings: &RedisSettings, scripts: Scripts) -> Result<Self, SettingsError> {
+    pub(crate) fn new(settings: &RedisSettings, scripts: Scripts) -> Result<Self, SettingsError> {
         Ok(Self {
             endpoint: endpoint(settings)?,
             timeout: settings.timeout,
@@ -121,12 +126,12 @@ impl Link {
     }
 
     /// Whether each hash slot may have a clock of its own.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.endpoint, Endpoint::Cluster(_))
     }
 
     /// The session; a new one where there is none and nobody else is connecting.
-    pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, Fault> {
+    pub(crate) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, Fault> {
         let connected = {
             let mut state = lock(&self.state);
             if let Some(session) = &state.session {
@@ -148,13 +153,13 @@ impl Link {
 
     /// Whether so little time has passed since data was lost that somebody may have
     /// been granted something that no marker tells of any more.
-    pub(super) fn lost_lately(&self) -> bool {
+    pub(crate) fn lost_lately(&self) -> bool {
         let lost_at = lock(&self.state).lost_at;
         lost_at.is_some_and(|at| at.elapsed() < Duration::from_millis(EPOCH_TOLD_MS))
     }
 
     /// Gives a session up, unless another one has taken its place.
-    pub(super) fn give_up(&self, session: &Arc<Session>) {
+    pub(crate) fn give_up(&self, session: &Arc<Session>) {
         let mut state = lock(&self.state);
         if state
             .session
@@ -166,7 +171,7 @@ impl Link {
     }
 
     /// Gives the session up where that error says that it is of no more use.
-    pub(super) fn failed(&self, session: &Arc<Session>, error: &RedisError) {
+    pub(crate) fn failed(&self, session: &Arc<Session>, error: &RedisError) {
         // A cluster's connection mends itself, node by node.
         let is_about_the_call = matches!(
             error.kind(),
@@ -179,19 +184,16 @@ impl Link {
 
     /// TIME has leapt since `known` was known: every tenant's fence begins, once
     /// for all routers that see the leap.
-    pub(super) async fn leapt(&self, session: &Session, known: &Identity) -> RedisResult<()> {
+    pub(crate) async fn leapt(&self, session: &Session, known: &Identity) -> RedisResult<()> {
         let least = known.leap.saturating_add(1);
         let leap = self.count_leap(&session.connection, least).await?;
-        warn!(
-            leap,
-            "the TIME of the quota store has leapt; all tenants are fenced"
-        );
+        warn!(leap, "the TIME of Redis has leapt; all tenants are fenced");
         self.adopt(session, leap);
         Ok(())
     }
 
     /// Another router knows of that many leaps.
-    pub(super) async fn catch_up(&self, session: &Session, least: u64) -> RedisResult<()> {
+    pub(crate) async fn catch_up(&self, session: &Session, least: u64) -> RedisResult<()> {
         let leap = self.count_leap(&session.connection, least).await?;
         self.adopt(session, leap);
         Ok(())
@@ -201,7 +203,7 @@ impl Link {
         if looked == *last {
             return;
         }
-        info!(identity = ?looked, "the quota store is another than it was");
+        info!(identity = ?looked, "Redis is another than it was");
         let mut identity = lock(&session.identity);
         // A call may have learnt of a leap meanwhile.
         let leap = match looked.server == identity.server {
@@ -281,7 +283,7 @@ impl Link {
             let sent = self.clock.send();
             let time_ms = self.scripts.time(on, LEAP_KEY).await?;
             if !self.clock.learn(0, sent, time_ms) {
-                warn!("the TIME of the quota store has leapt; all tenants are fenced");
+                warn!("the TIME of Redis has leapt; all tenants are fenced");
                 let least = identity.leap.saturating_add(1);
                 identity.leap = self.count_leap(on, least).await?;
                 self.clock.forget();
@@ -325,7 +327,7 @@ impl Link {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        warn!(why, "the connection to the quota store is given up");
+        warn!(why, "the connection to Redis is given up");
         self.give_up(session);
         false
     }
@@ -351,7 +353,7 @@ async fn keep(connecting: Connecting, connected: oneshot::Sender<RedisResult<Arc
     let kept = result.as_ref().ok().map(Arc::downgrade);
     match &result {
         Ok(session) => {
-            info!("connected to the quota store");
+            info!("connected to Redis");
             let mut state = lock(&link.state);
             let identity = session.identity();
             if state
@@ -364,7 +366,7 @@ async fn keep(connecting: Connecting, connected: oneshot::Sender<RedisResult<Arc
             state.identity = Some(identity);
             state.session = Some(Arc::clone(session));
         }
-        Err(error) => warn!(%error, "cannot connect to the quota store"),
+        Err(error) => warn!(%error, "cannot connect to Redis"),
     }
     let link = Arc::downgrade(link);
     drop(connecting);

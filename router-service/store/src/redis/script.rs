@@ -18,20 +18,20 @@ const AGE_MAX_MS: u64 = 1 << 40;
 
 /// A script, run by its digest where the server knows it.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(crate) struct Script {
     text: Cow<'static, str>,
     digest: String,
 }
 
 impl Script {
-    pub(super) fn new(text: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(text: impl Into<Cow<'static, str>>) -> Self {
         let text = text.into();
         let digest = redis::Script::new(&text).get_hash().to_owned();
         Self { text, digest }
     }
 
     /// Runs it for one key.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &self,
         connection: &Connection,
         key: &str,
@@ -56,15 +56,15 @@ impl Script {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) acquire: Script,
-    pub(super) close: Script,
-    pub(super) leap: Script,
-    pub(super) time: Script,
+pub(crate) struct Scripts {
+    pub(crate) acquire: Script,
+    pub(crate) close: Script,
+    pub(crate) leap: Script,
+    pub(crate) time: Script,
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             acquire: Script::new(concat!(
                 include_str!("common.lua"),
@@ -80,28 +80,28 @@ impl Scripts {
     }
 
     /// TIME of the server that holds a key, in milliseconds.
-    pub(super) async fn time(&self, connection: &Connection, key: &str) -> RedisResult<i64> {
+    pub(crate) async fn time(&self, connection: &Connection, key: &str) -> RedisResult<i64> {
         let value = self.time.run(connection, key, |_| ()).await?;
         redis::from_redis_value(value).map_err(RedisError::from)
     }
 }
 
 /// The key of a tenant's marker, from which scripts derive the others.
-pub(super) fn marker_key(tenant: &str) -> String {
+pub(crate) fn marker_key(tenant: &str) -> String {
     format!("weir:q:{{{tenant}}}:m")
 }
 
 /// What `acquire.lua` is asked.
-pub(super) struct Acquire<'a> {
-    pub(super) ask: &'a Ask,
-    pub(super) identity: &'a Identity,
+pub(crate) struct Acquire<'a> {
+    pub(crate) ask: &'a Ask,
+    pub(crate) identity: &'a Identity,
     /// For a marker that is to be written.
-    pub(super) epoch: &'a str,
-    pub(super) bounds: Bounds,
+    pub(crate) epoch: &'a str,
+    pub(crate) bounds: Bounds,
 }
 
 impl Acquire<'_> {
-    pub(super) fn write(&self, command: &mut Cmd) {
+    pub(crate) fn write(&self, command: &mut Cmd) {
         let ask = self.ask;
         let mut numbers = Packed::for_numbers(ask.limits.len().saturating_add(7));
         numbers.number(self.identity.leap);
@@ -131,7 +131,7 @@ impl Acquire<'_> {
 }
 
 /// What `close.lua` is asked.
-pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
+pub(crate) fn write_close(command: &mut Cmd, closing: &[Closing]) {
     let mut packed = Packed::for_numbers(closing.len().saturating_mul(6));
     for closing in closing {
         packed.0.extend(hex(&closing.id));
@@ -142,26 +142,26 @@ pub(super) fn write_close(command: &mut Cmd, closing: &[Closing]) {
 }
 
 /// What Lua's `struct.unpack` takes apart: numbers are doubles, high byte first.
-struct Packed(Vec<u8>);
+pub(crate) struct Packed(pub(crate) Vec<u8>);
 
 impl Packed {
     /// With room for about so many.
-    fn for_numbers(count: usize) -> Self {
+    pub(crate) fn for_numbers(count: usize) -> Self {
         Self(Vec::with_capacity(count.saturating_mul(size_of::<f64>())))
     }
 
     /// Exact up to 2^53.
-    fn number(&mut self, n: u64) {
+    pub(crate) fn number(&mut self, n: u64) {
         self.0.extend_from_slice(&(n as f64).to_be_bytes());
     }
 
-    fn number_or_minus_one(&mut self, n: Option<u64>) {
+    pub(crate) fn number_or_minus_one(&mut self, n: Option<u64>) {
         let n = n.map_or(-1.0, |n| n as f64);
         self.0.extend_from_slice(&n.to_be_bytes());
     }
 
     /// No zero byte is in any; one ends it.
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
         self.0.push(0);
     }
@@ -179,7 +179,7 @@ fn hex(id: &LeaseId) -> impl Iterator<Item = u8> {
 
 /// What `acquire.lua` answers.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// The answer, and what TIME was.
     Decided(Answer, i64),
     /// TIME is not within its bounds; nothing was done.
@@ -190,7 +190,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn read(value: &Value) -> RedisResult<Self> {
+    pub(crate) fn read(value: &Value) -> RedisResult<Self> {
         Self::of(value).ok_or_else(|| unexpected("the quota script"))
     }
 
@@ -237,7 +237,7 @@ impl Reply {
     }
 }
 
-fn number(value: &Value) -> Option<u64> {
+pub(crate) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(n) => u64::try_from(*n).ok(),
         _ => None,
@@ -245,7 +245,7 @@ fn number(value: &Value) -> Option<u64> {
 }
 
 /// A server that answers what none of ours would.
-pub(super) fn unexpected(who: &'static str) -> RedisError {
+pub(crate) fn unexpected(who: &'static str) -> RedisError {
     (
         ErrorKind::UnexpectedReturnType,
         "unexpected answer",

@@ -19,7 +19,7 @@ use crate::QuotaStore as _;
 
 #[path = "../../tests/it/server.rs"]
 #[allow(dead_code)] // these never stop it
-mod server;
+pub(crate) mod server;
 use server::Server;
 
 const TIME: &str = "redis.call('TIME')";

@@ -10,6 +10,7 @@
 )]
 
 mod asks;
+mod budget;
 mod cases;
 mod outages;
 mod redis_alone;
