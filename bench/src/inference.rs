@@ -153,6 +153,7 @@ pub fn measure(extent: Extent) -> anyhow::Result<String> {
 fn start(upstream: &provider::Upstream, keys: &str, folder: &Path) -> anyhow::Result<Service> {
     let base = format!("http://{}", upstream.address);
     let options = RouterOptions {
+        members: &serde_json::Value::Null,
         providers: &Providers::at(&format!("{base}/v1")),
         aggregator: &base,
         context_keys: keys,

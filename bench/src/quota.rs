@@ -135,6 +135,7 @@ fn measure_one(extent: Extent, redis: Option<&Redis>, folder: &Path) -> anyhow::
 fn start(token: &str, redis: Option<&Redis>, folder: &Path) -> anyhow::Result<Service> {
     let redis = redis.map(Redis::url);
     let options = RouterOptions {
+        members: &serde_json::Value::Null,
         providers: &Providers::none(),
         aggregator: "http://127.0.0.1:9",
         context_keys: &format!("k1:{}", secrets::random()),

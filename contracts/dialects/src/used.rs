@@ -1,5 +1,5 @@
 //! What one attempt at a request used: as its answer reports or, where it does
-//! not, estimated from the bytes that passed.
+//! not, estimated from what passed.
 
 use weir_wire::{
     proto::usage::{ModelUsage, UsageSource},
@@ -26,13 +26,18 @@ pub struct Seen {
     pub output_bytes: u64,
 }
 
-/// Completes `base`, which says who served; `input_bytes` is asked for where an
-/// estimate is made.
+/// Completes `base`, which says who served; where an estimate is made, `input` is
+/// asked for tokens of the input, and `output` for those that came.
 ///
 /// An answer that failed before any content used nothing that could be billed;
 /// one that failed after some used what came through.
 #[must_use]
-pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> ModelUsage {
+pub fn used(
+    base: ModelUsage,
+    seen: Seen,
+    input: impl FnOnce() -> u64,
+    output: impl FnOnce() -> u64,
+) -> ModelUsage {
     if let Some(tokens) = seen.reported {
         return ModelUsage {
             input_tokens: tokens.input,
@@ -46,14 +51,14 @@ pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> 
     }
     if seen.completed || seen.output_bytes > 0 {
         let input = seen.begun.unwrap_or_else(|| TokenCounts {
-            input: estimate(input_bytes()),
+            input: input().min(TOKENS_MAX),
             ..TokenCounts::default()
         });
         return ModelUsage {
             input_tokens: input.input,
             cached_input_tokens: input.cached_input,
             cache_write_input_tokens: input.cache_write,
-            output_tokens: estimate(seen.output_bytes),
+            output_tokens: output().min(TOKENS_MAX),
             source: UsageSource::Estimated.into(),
             ..base
         };
@@ -64,7 +69,8 @@ pub fn used(base: ModelUsage, seen: Seen, input_bytes: impl FnOnce() -> u64) -> 
     }
 }
 
-/// Tokens of a text of so many bytes.
-fn estimate(bytes: u64) -> u64 {
+/// Tokens of a text of so many bytes, for whoever does not see the text.
+#[must_use]
+pub fn estimate(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN).min(TOKENS_MAX)
 }

@@ -39,6 +39,31 @@ pub const MODEL_REASON: &str = "x-weir-model-reason";
 /// not the client's, on an answer. Written by the router; for the client.
 pub const MAX_TOKENS: &str = "x-weir-max-tokens";
 
+/// How many calls of providers an answer took, on an answer. Written by the router;
+/// for the client.
+pub const ATTEMPTS: &str = "x-weir-attempts";
+
+/// What of the tenant's monthly budget is neither spent nor held, in dollars with
+/// six digits after the point, on an answer; absent where there is no budget.
+/// Written by the router; for the client.
+pub const BUDGET_REMAINING: &str = "x-weir-budget-remaining";
+
+/// The signature of a webhook's body, `t=<seconds>,v1=<HMAC-SHA256 in hex>` as in
+/// Stripe's. Written by the router; read by whoever is told of alerts. Never on a
+/// request to Weir.
+pub const SIGNATURE: &str = "x-weir-signature";
+
+/// Tokens a minute, as OpenAI names them: the limit, on an answer. Written by the
+/// router; for the client.
+pub const TOKENS_LIMIT: &str = "x-ratelimit-limit-tokens";
+
+/// How many of them are left, on an answer. Written by the router; for the client.
+pub const TOKENS_REMAINING: &str = "x-ratelimit-remaining-tokens";
+
+/// How long until all of them are there again, such as `6m0s` or `120ms`, on an
+/// answer. Written by the router; for the client.
+pub const TOKENS_RESET: &str = "x-ratelimit-reset-tokens";
+
 /// `1` on a request to a path that needs no tenant. Written by
 /// tenant-identification in the place of the others; read by the filters after
 /// it, which leave such a request alone.

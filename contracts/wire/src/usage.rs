@@ -22,6 +22,10 @@ pub const ATTEMPTS_MAX: usize = 32;
 /// enough that sums of many stay exact.
 pub const TOKENS_MAX: u64 = 1_000_000_000;
 
+/// The most that one attempt may cost, in micro-dollars: as much as a budget may
+/// have, and few enough that sums stay exact in doubles.
+pub const MICROS_MAX: u64 = 1 << 50;
+
 /// The most bytes of a model's name.
 pub const MODEL_MAX_BYTES: usize = 256;
 
@@ -139,6 +143,15 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
         ] {
             bound(count <= TOKENS_MAX, field)?;
         }
+        bound(
+            usage.cost_micros.unwrap_or(0) <= MICROS_MAX,
+            "usage.cost_micros",
+        )?;
+        let price_max = if usage.unbilled { 0 } else { MICROS_MAX };
+        bound(
+            usage.price_micros.unwrap_or(0) <= price_max,
+            "usage.price_micros",
+        )?;
     }
     Ok(())
 }
@@ -146,13 +159,15 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
 /// How much a witness is to be believed: a higher rank replaces a lower one.
 ///
 /// Router reported (5) > gateway reported (4) > router estimated (3) > gateway
-/// estimated (2) > none (1). An event ranks as the least of its attempts does.
+/// estimated (2) > none (1). An event ranks as the least of its attempts does that
+/// are billed: a guess at what nobody pays for makes the rest no less certain.
 #[must_use]
 pub fn rank(event: &UsageEvent) -> u8 {
     let router = event.witness() == Witness::Router;
     event
         .usage
         .iter()
+        .filter(|usage| !usage.unbilled)
         .map(|usage| match (usage.source(), router) {
             (UsageSource::Reported, true) => 5,
             (UsageSource::Reported, false) => 4,
@@ -242,6 +257,13 @@ mod tests {
         check_refused(|e| e.event_id.clear(), "event_id");
         check_refused(|e| e.usage[0].input_tokens = TOKENS_MAX + 1, "input_tokens");
         check_refused(|e| e.usage[0].source = 0, "usage.source");
+        check_refused(|e| e.usage[0].cost_micros = Some(u64::MAX), "cost_micros");
+        check_refused(|e| e.usage[0].price_micros = Some(u64::MAX), "price_micros");
+        let priced = |e: &mut UsageEvent| {
+            e.usage[0].unbilled = true;
+            e.usage[0].price_micros = Some(1);
+        };
+        check_refused(priced, "price_micros");
         check_refused(|e| e.usage = vec![ModelUsage::default(); 33], "usage");
     }
 
@@ -261,6 +283,22 @@ mod tests {
             of(Witness::Router, UsageSource::None),
         ];
         assert!(order.windows(2).all(|w| w[0] > w[1]), "{order:?}");
+        // What is not billed neither lowers nor raises it.
+        for (source, other, expected) in [
+            (UsageSource::Reported, UsageSource::Estimated, 5),
+            (UsageSource::Reported, UsageSource::None, 5),
+            (UsageSource::Estimated, UsageSource::Reported, 3),
+        ] {
+            let mut two = event();
+            two.usage[0].source = source.into();
+            let mut unbilled = two.usage[0].clone();
+            unbilled.source = other.into();
+            unbilled.unbilled = true;
+            two.usage.push(unbilled);
+            assert_eq!(rank(&two), expected);
+            two.usage.remove(0);
+            assert_eq!(rank(&two), 1);
+        }
         let mut silent = event();
         silent.usage.clear();
         assert_eq!(rank(&silent), 1);

@@ -7,7 +7,8 @@
 //! | upstream_error | 0 | as witnessed: those that came before the error |
 //! | rejected | 0 | 0 |
 //!
-//! Requests of the classes `models` and `count_tokens` bill nothing.
+//! Requests of the classes `models` and `count_tokens` bill nothing, and no request
+//! those of its attempts that say so themselves (`unbilled`).
 
 use weir_dialects::routes::RequestClass;
 use weir_wire::{
@@ -87,7 +88,8 @@ fn billed(event: &UsageEvent) -> Billed {
         Outcome::Rejected | Outcome::Unspecified => return Billed::default(),
     };
     let sum = |of: fn(&ModelUsage) -> [u64; 3]| {
-        let counts = event.usage.iter().flat_map(of);
+        let billed = event.usage.iter().filter(|u| !u.unbilled);
+        let counts = billed.flat_map(of);
         counts.fold(0_i64, |sum, n| sum.saturating_add_unsigned(n))
     };
     Billed {
@@ -170,6 +172,24 @@ mod tests {
         );
         let silent = event(Witness::Router, Outcome::Rejected, UsageSource::None, 0);
         check(&[gone, silent], [0, 0, 0]);
+    }
+
+    #[test]
+    fn attempts_that_nobody_pays_for_are_not_billed() {
+        let done = Outcome::Completed;
+        let mut router = event(Witness::Router, done, UsageSource::Reported, 10);
+        let mut lost = router.usage[0].clone();
+        lost.source = UsageSource::Estimated.into();
+        lost.unbilled = true;
+        router.usage.push(lost.clone());
+        check(&[router.clone()], [1, 11, 23]);
+        // Its guess at what is not billed leaves it the better witness.
+        let gateway = event(Witness::Gateway, done, UsageSource::Reported, 20);
+        check(&[router.clone(), gateway], [1, 11, 23]);
+        // Two that are billed add up: one failed after some content.
+        lost.unbilled = false;
+        router.usage[1] = lost;
+        check(&[router], [1, 22, 46]);
     }
 
     #[test]

@@ -54,6 +54,18 @@ fn reasons(decision: &Decision, asked: &Asked) -> Vec<String> {
             "The plan lacks that model; {} takes its place.",
             decision.model
         )),
+        Some(Instead::BudgetLow) => reasons.push(format!(
+            "Little is left of the month's budget; {} takes a premium model's place.",
+            decision.model
+        )),
+        Some(Instead::BudgetSpent) => reasons.push(format!(
+            "The month's budget is spent; {}, which is self-hosted, takes the model's place.",
+            decision.model
+        )),
+        Some(Instead::Failover) => reasons.push(format!(
+            "What came before it failed; {} takes its place.",
+            decision.model
+        )),
         None => {}
     }
     reasons.push(format!(
@@ -99,5 +111,60 @@ pub fn served(decision: &Decision) -> proto::Served {
             .unwrap_or_default()
             .to_owned(),
         max_tokens: decision.bound(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+    use weir_dialects::routes::Endpoint;
+    use weir_pricing::Prices;
+
+    use super::*;
+    use crate::{catalogue::Tier, provider::ProviderKind};
+
+    #[test]
+    fn each_reason_is_told() {
+        let asked = Asked {
+            model: "best".to_owned(),
+            ..Asked::new(Endpoint::ChatCompletions)
+        };
+        for (instead, word, says) in [
+            (None, "", "m is a fast model of the provider p"),
+            (Some(Instead::Alias), "alias", "name \"best\" is m"),
+            (Some(Instead::NotInPlan), "not-in-plan", "lacks that model"),
+            (Some(Instead::BudgetLow), "budget-low", "Little is left"),
+            (Some(Instead::BudgetSpent), "budget-spent", "is spent; m,"),
+            (Some(Instead::Failover), "failover", "failed; m takes"),
+        ] {
+            let decision = Decision {
+                model: "m".to_owned(),
+                upstream: "m".to_owned(),
+                tier: Tier::Fast,
+                provider: "p".to_owned(),
+                kind: ProviderKind::OpenAi,
+                endpoint: asked.endpoint,
+                instead,
+                max_tokens: None,
+                bounded: false,
+                prices: Prices {
+                    input: 1,
+                    cached_input: None,
+                    cache_write: None,
+                    output: 1,
+                },
+                context_tokens: 1,
+                max_output_tokens: 1,
+                timeout: Duration::from_secs(1),
+                stream_total: Duration::from_secs(1),
+            };
+            assert_eq!(served(&decision).reason, word);
+            let plan = PlanName::new("pro").unwrap();
+            let told = explained(&plan, &asked, Ok(decision)).explanation.join(" ");
+            assert!(told.contains(says), "{told}");
+        }
     }
 }

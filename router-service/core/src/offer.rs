@@ -1,18 +1,23 @@
 //! What a request gets: which model of its plan, in how many tokens and how much
 //! time, or why not.
 
-use std::{collections::BTreeMap, time::Duration};
+mod candidates;
+mod decision;
+
+use std::collections::BTreeMap;
 
 use weir_dialects::routes::Endpoint;
 use weir_wire::ids::PlanName;
 
 use crate::{
-    catalogue::{Capability, Catalogue, Model, Tier},
+    catalogue::{Capability, Catalogue, Model},
     plan::{Feature, Plan},
     provider::ProviderKind,
     refusal::Refusal,
     request::Asked,
 };
+
+pub use self::decision::{Decision, Instead};
 
 /// The plans, the catalogue that they are granted from, and what its providers
 /// are.
@@ -21,62 +26,6 @@ pub struct Offer {
     plans: BTreeMap<PlanName, Plan>,
     catalogue: Catalogue,
     providers: BTreeMap<String, ProviderKind>,
-}
-
-/// What was decided for a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The model, by its name in the catalogue.
-    pub model: String,
-    /// As its provider knows it.
-    pub upstream: String,
-    /// The model's tier.
-    pub tier: Tier,
-    /// The name of its provider.
-    pub provider: String,
-    /// What that is.
-    pub kind: ProviderKind,
-    /// What is called of it.
-    pub endpoint: Endpoint,
-    /// Whether the model is another than was asked for, and why.
-    pub instead: Option<Instead>,
-    /// The most tokens of the answer; `None` where the call has no such bound.
-    pub max_tokens: Option<u64>,
-    /// Whether the client asked for more tokens, or left them open, so that
-    /// `max_tokens` is the router's word.
-    pub bounded: bool,
-    /// See [`Plan::timeout_s`].
-    pub timeout: Duration,
-    /// See [`Plan::stream_total_s`].
-    pub stream_total: Duration,
-}
-
-impl Decision {
-    /// The most tokens, where that is the router's word.
-    #[must_use]
-    pub fn bound(&self) -> Option<u64> {
-        self.max_tokens.filter(|_| self.bounded)
-    }
-}
-
-/// Why a model takes another's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instead {
-    /// The plan has this name for it.
-    Alias,
-    /// The plan lacks the one that was asked for.
-    NotInPlan,
-}
-
-impl Instead {
-    /// In a word, as answers say it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Alias => "alias",
-            Self::NotInPlan => "not-in-plan",
-        }
-    }
 }
 
 /// How much of a name that a client sent is repeated to it.
@@ -133,6 +82,12 @@ impl Offer {
     /// names those that it has) and for features that it lacks; 400 for a model
     /// that does not answer this call, or can't do what is asked.
     pub fn decide(&self, plan_name: &PlanName, asked: &Asked) -> Result<Decision, Refusal> {
+        let view = self.view(plan_name, asked)?;
+        let (model, instead) = view.granted()?;
+        view.decision(model, instead)
+    }
+
+    fn view<'a>(&'a self, plan_name: &'a PlanName, asked: &'a Asked) -> Result<View<'a>, Refusal> {
         let plan = self.plans.get(plan_name);
         let Some(plan) = plan.filter(|_| self.models(plan_name).next().is_some()) else {
             return Err(Refusal::invalid(
@@ -141,28 +96,11 @@ impl Offer {
                 format!("The plan {plan_name} has no models."),
             ));
         };
-        let view = View {
+        Ok(View {
             offer: self,
             name: plan_name,
             plan,
             asked,
-        };
-        let (model, instead) = view.model()?;
-        view.check_features(model)?;
-        let kind = self.kind(model);
-        let (max_tokens, bounded) = view.tokens(model, kind)?;
-        Ok(Decision {
-            model: model.name.clone(),
-            upstream: model.upstream().to_owned(),
-            tier: model.tier,
-            provider: model.provider.clone(),
-            kind,
-            endpoint: kind.endpoint_for(asked.endpoint),
-            instead,
-            max_tokens,
-            bounded,
-            timeout: plan.timeout(),
-            stream_total: plan.stream_total(),
         })
     }
 
@@ -184,6 +122,34 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// The model that it gets while there is money and all goes well.
+    fn granted(&self) -> Result<(&'a Model, Option<Instead>), Refusal> {
+        let (model, instead) = self.model()?;
+        self.check_features(model)?;
+        Ok((model, instead))
+    }
+
+    fn decision(&self, model: &Model, instead: Option<Instead>) -> Result<Decision, Refusal> {
+        let kind = self.offer.kind(model);
+        let (max_tokens, bounded) = self.tokens(model, kind)?;
+        Ok(Decision {
+            model: model.name.clone(),
+            upstream: model.upstream().to_owned(),
+            tier: model.tier,
+            provider: model.provider.clone(),
+            kind,
+            endpoint: kind.endpoint_for(self.asked.endpoint),
+            instead,
+            max_tokens,
+            bounded,
+            prices: model.prices,
+            context_tokens: model.context_tokens,
+            max_output_tokens: model.max_output_tokens,
+            timeout: self.plan.timeout(),
+            stream_total: self.plan.stream_total(),
+        })
+    }
+
     fn serves(&self, model: &Model) -> bool {
         let spoken = self.offer.kind(model).dialect();
         model.serves(self.asked.endpoint, spoken)

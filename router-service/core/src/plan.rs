@@ -2,18 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::{NonZeroU32, NonZeroU64},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use weir_pricing::Markup;
 
 use crate::{
+    allowance::{Allowance, Budget},
     catalogue::{Catalogue, Model, Tier},
     quota::Limits,
 };
 
 /// The longest time-out, and the longest stream: a day, in seconds.
 const TIME_MAX_S: u32 = 86_400;
+
+/// The greatest weight.
+const WEIGHT_MAX: u32 = 1_000;
 
 /// What a request may use beside text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,6 +79,40 @@ pub struct Plan {
     /// How many requests each of its tenants may make; any number where absent.
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+    /// What each of its tenants may spend in a month; any amount where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// What its tenants pay for each dollar that a provider charges.
+    #[serde(default)]
+    pub markup: Markup,
+    /// How many tokens, input and output, each of its tenants may use in any sixty
+    /// seconds; any number where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<NonZeroU64>,
+    /// How many requests of each of its tenants may be under way at once; any number
+    /// where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<NonZeroU32>,
+    /// The share of each of its tenants where tenants wait for one backend, against
+    /// the weight of others: 1 to 1000.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Whether other models take the place of one that fails: its fallbacks, as far
+    /// as the plan has them, and any that is self-hosted.
+    #[serde(default = "default_fallback")]
+    pub fallback: bool,
+    /// After so many milliseconds without a first token a second attempt starts, 1 to
+    /// `timeout_s`; never where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge_ms: Option<u32>,
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+fn default_fallback() -> bool {
+    true
 }
 
 fn default_timeout_s() -> u32 {
@@ -109,6 +149,21 @@ impl Plan {
         if self.max_tokens == Some(0) {
             return Err("max_tokens: must be at least 1, found 0".to_owned());
         }
+        if !(1..=WEIGHT_MAX).contains(&self.weight) {
+            return Err(format!(
+                "weight: must be 1 to {WEIGHT_MAX}, found {}",
+                self.weight
+            ));
+        }
+        let timeout_ms = self.timeout_s.saturating_mul(1_000);
+        if let Some(hedge_ms) = self.hedge_ms
+            && !(1..=timeout_ms).contains(&hedge_ms)
+        {
+            return Err(format!(
+                "hedge_ms: must be 1 to timeout_s, {timeout_ms} ms, found {hedge_ms}"
+            ));
+        }
+        self.allowance().validate()?;
         self.limits.validate()
     }
 
@@ -147,6 +202,22 @@ impl Plan {
     #[must_use]
     pub fn has(&self, model: &Model) -> bool {
         self.tiers.contains(&model.tier) || self.models.contains(&model.name)
+    }
+
+    /// What it allows each of its tenants.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        Allowance {
+            budget: self.budget,
+            tokens_per_minute: self.tokens_per_minute,
+            in_flight: self.in_flight,
+        }
+    }
+
+    /// What it allows a tenant that has some bounds of its own.
+    #[must_use]
+    pub fn allowance_of(&self, own: Option<&Allowance>) -> Allowance {
+        own.copied().unwrap_or_default().or(self.allowance())
     }
 
     /// See [`Plan::timeout_s`].

@@ -9,6 +9,9 @@ use weir_dialects::{
     tokens::{TokenCounts, clip_model, parse_usage, parse_usage_after},
 };
 
+/// The most text that is kept of an answer, in bytes.
+pub const TEXT_MAX_BYTES: usize = 256 << 10;
+
 /// What an answer showed of its use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
@@ -20,6 +23,9 @@ pub struct Seen {
     pub begun: Option<TokenCounts>,
     /// Bytes of text, tool arguments, refusals and reasoning that came.
     pub output_bytes: usize,
+    /// That text as it came, all kinds one after the other, up to
+    /// [`TEXT_MAX_BYTES`]: to be counted where no usage is reported.
+    pub text: String,
     /// The answer is an error, or holds one.
     pub error: bool,
     /// The answer came to its end.
@@ -51,30 +57,12 @@ impl Wire {
     }
 }
 
-/// A string, or whatever stands in its place: its length is what counts here.
+/// A string, or whatever stands in its place.
 type Text<'a> = Option<&'a RawValue>;
-
-/// Bytes of a string's text. Few strings of a stream hold escapes.
-fn length(text: Text<'_>) -> usize {
-    let Some(raw) = text.map(RawValue::get) else {
-        return 0;
-    };
-    let Some(inner) = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')) else {
-        return 0;
-    };
-    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-        return inner.len();
-    }
-    serde_json::from_str::<String>(raw).map_or(inner.len(), |text| text.len())
-}
 
 /// A string's text.
 fn word(text: Text<'_>) -> Option<String> {
     serde_json::from_str(text?.get()).ok()
-}
-
-fn sum(lengths: impl IntoIterator<Item = usize>) -> usize {
-    lengths.into_iter().fold(0, usize::saturating_add)
 }
 
 /// Members of a chunk as they stand: one that is odd does not hide the others.
@@ -138,8 +126,8 @@ struct Function<'a> {
     arguments: Text<'a>,
 }
 
-impl Message<'_> {
-    fn bytes(&self) -> usize {
+impl<'a> Message<'a> {
+    fn texts(&self) -> impl Iterator<Item = Text<'a>> {
         let calls = self.tool_calls.iter().flatten();
         let calls = calls.filter_map(|c| c.function.as_ref());
         let calls = calls.chain(&self.function_call);
@@ -149,10 +137,8 @@ impl Message<'_> {
             self.reasoning_content,
             self.reasoning,
         ];
-        sum(own
-            .into_iter()
+        own.into_iter()
             .chain(calls.flat_map(|f| [f.name, f.arguments]))
-            .map(length))
     }
 }
 
@@ -200,13 +186,14 @@ struct Block<'a> {
     input: Option<&'a RawValue>,
 }
 
-impl Block<'_> {
-    fn bytes(&self) -> usize {
-        // The input of a block that begins is the empty object.
-        let input = self.input.map_or(0, |raw| raw.get().len());
-        let input = if input > 2 { input } else { 0 };
-        sum([self.text, self.thinking, self.partial_json, self.name].map(length))
-            .saturating_add(input)
+impl<'a> Block<'a> {
+    fn texts(&self) -> [Text<'a>; 4] {
+        [self.text, self.thinking, self.partial_json, self.name]
+    }
+
+    /// The input of a block that begins is the empty object.
+    fn input(&self) -> Option<&'a str> {
+        self.input.map(RawValue::get).filter(|raw| raw.len() > 2)
     }
 }
 
@@ -288,7 +275,8 @@ impl Seen {
         let choices = serde_json::from_str::<Vec<Choice<'_>>>(choices);
         for choice in choices.iter().flatten() {
             let messages = [&choice.delta, &choice.message].into_iter().flatten();
-            self.wrote(sum(messages.map(Message::bytes)).saturating_add(length(choice.text)));
+            let texts = messages.flat_map(Message::texts);
+            texts.chain([choice.text]).for_each(|text| self.wrote(text));
         }
         if usage.is_some() && is_empty {
             Part::UsageAlone
@@ -320,7 +308,7 @@ impl Seen {
         }
         let blocks = event.delta.iter().chain(&event.content_block);
         let blocks = blocks.chain(event.content.iter().flatten());
-        self.wrote(sum(blocks.map(Block::bytes)));
+        blocks.for_each(|block| self.wrote_block(block));
     }
 
     fn take_response_event(&mut self, json: &[u8]) {
@@ -331,7 +319,7 @@ impl Seen {
         match kind {
             "response.completed" | "response.incomplete" => self.done = true,
             "response.failed" | "error" => self.error = true,
-            _ if kind.ends_with(".delta") => self.wrote(length(event.delta)),
+            _ if kind.ends_with(".delta") => self.wrote(event.delta),
             _ => {}
         }
         if let Some(response) = event.response
@@ -356,8 +344,39 @@ impl Seen {
         }
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        self.output_bytes = self.output_bytes.saturating_add(bytes);
+    /// Takes a string's text. Few strings of a stream hold escapes.
+    fn wrote(&mut self, text: Text<'_>) {
+        let Some(raw) = text.map(RawValue::get) else {
+            return;
+        };
+        let Some(inner) = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')) else {
+            return;
+        };
+        if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+            return self.keep(inner);
+        }
+        match serde_json::from_str::<String>(raw) {
+            Ok(text) => self.keep(&text),
+            Err(_) => self.keep(inner),
+        }
+    }
+
+    fn wrote_block(&mut self, block: &Block<'_>) {
+        block.texts().into_iter().for_each(|text| self.wrote(text));
+        if let Some(input) = block.input() {
+            self.keep(input);
+        }
+    }
+
+    fn keep(&mut self, text: &str) {
+        self.output_bytes = self.output_bytes.saturating_add(text.len());
+        let room = TEXT_MAX_BYTES.saturating_sub(self.text.len());
+        if text.len() <= room {
+            self.text.push_str(text);
+        } else {
+            let (kept, _) = text.split_at(text.floor_char_boundary(room));
+            self.text.push_str(kept);
+        }
     }
 
     /// What a whole JSON answer used.
@@ -374,8 +393,10 @@ impl Seen {
                     seen.take_response(&response);
                     seen.understood = response.output.is_some();
                     for item in response.output.iter().flatten() {
-                        let text = item.content.iter().flatten().map(Block::bytes);
-                        seen.wrote(sum(text.chain([item.arguments, item.name].map(length))));
+                        let blocks = item.content.iter().flatten();
+                        blocks.for_each(|block| seen.wrote_block(block));
+                        seen.wrote(item.arguments);
+                        seen.wrote(item.name);
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! The commands, and what each asks of the directory.
 
+mod allow;
+
 use clap::Subcommand;
 use weir_router_core::{
     directory::change::{Change, NewKey, Which},
@@ -12,6 +14,7 @@ use weir_wire::{
     timestamp::Timestamp,
 };
 
+use self::allow::Amounts;
 use crate::{limit::LimitArgument, span::Span};
 
 #[derive(Subcommand)]
@@ -83,6 +86,14 @@ pub enum Command {
         tenant: TenantId,
         #[command(flatten)]
         limits: LimitsArguments,
+    },
+    /// Allow a tenant other amounts than its plan does, or its plan's again; what is
+    /// not named stays.
+    Allow {
+        #[arg(long, value_parser = tenant)]
+        tenant: TenantId,
+        #[command(flatten)]
+        amounts: Amounts,
     },
     /// Add a tenant without keys; makes the file where there is none.
     AddTenant {
@@ -234,6 +245,10 @@ impl Command {
                 tenant,
                 plan: None,
                 limits: Some(limits.limits()),
+            },
+            Self::Allow { tenant, amounts } => Change::Allow {
+                tenant,
+                allow: amounts.allow()?,
             },
             Self::AddTenant { tenant, plan } => Change::AddTenant {
                 tenant,

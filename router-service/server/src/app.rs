@@ -1,35 +1,42 @@
 //! What every request shares, and its way to a provider: context, plan, model.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
-use tokio::sync::oneshot;
+use http::HeaderMap;
+use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_dialects::routes::Endpoint;
 use weir_router_core::{
-    meter::Attempt,
+    allowance::Allowance,
+    count::Input,
+    meter,
     offer::{Decision, Offer},
+    quota::service::Tenants,
     refusal::Refusal,
-    relay::Passage,
     request::{Asked, Body},
     used_once::{Use, UsedOnce},
 };
+use weir_router_store::spool::SpoolError;
 use weir_wire::{
     context::{self, Verified},
     headers,
-    ids::RequestId,
-    proto::{context::TenantContext, usage::Outcome},
+    ids::{RequestId, TenantId},
+    proto::{
+        context::TenantContext,
+        usage::{Outcome, UsageEvent},
+    },
 };
 
 use crate::{
     call::{Answer, Call},
     config::Settings,
     exchange::{Caller, Exchange},
-    provider::Provider,
+    money::{Admission, Admitted, Hold, Money, Terms},
     witness::Witnesses,
 };
 
@@ -39,6 +46,9 @@ const USED_ONCE_MAX: usize = 520_000;
 /// What every request shares.
 pub struct App {
     pub settings: Settings,
+    money: Arc<Money>,
+    /// What the directory says of tenants.
+    tenants: watch::Receiver<Arc<Tenants>>,
     witnesses: Witnesses,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -54,24 +64,21 @@ pub struct Request {
     pub body: Result<Bytes, Refusal>,
 }
 
-/// A request that was decided on, ready to be sent.
-struct Prepared {
-    asked: Asked,
-    decision: Decision,
-    body: Bytes,
-}
-
 impl App {
     /// `tasks` are the calls under way; those that still are when `stopping`
     /// is cancelled end then.
     pub fn new(
         settings: Settings,
+        money: Arc<Money>,
+        tenants: watch::Receiver<Arc<Tenants>>,
         witnesses: Witnesses,
         tasks: TaskTracker,
         stopping: CancellationToken,
     ) -> Self {
         Self {
             settings,
+            money,
+            tenants,
             witnesses,
             tasks,
             stopping,
@@ -162,66 +169,16 @@ impl App {
 
     /// Serves a request of a class that has a body.
     pub async fn infer(self: Arc<Self>, request: Request) -> Result<Answer, Refusal> {
-        let Request {
-            exchange,
-            endpoint,
-            headers,
-            body,
-        } = request;
-        let plan = &exchange.caller.verified.plan;
-        let prepared = body.and_then(|body| prepare(&self.offer(), plan, endpoint, body));
-        let prepared = prepared.and_then(|prepared| {
-            let provider = self.provider(&prepared.decision)?;
-            Ok((prepared, provider))
-        });
-        let (prepared, provider) = match prepared {
-            Ok(found) => found,
-            Err(refusal) => {
-                let outcome = if refusal.status < 500 {
-                    Outcome::Rejected
-                } else {
-                    Outcome::UpstreamError
-                };
-                exchange.tell_alone(outcome, refusal.status);
-                return Err(refusal);
-            }
-        };
-        let Prepared {
-            asked,
-            decision,
-            body,
-        } = prepared;
         let (answer, answered) = oneshot::channel();
-        let call = Call {
-            attempt: Attempt {
-                model_asked: asked.model,
-                model: decision.model.clone(),
-                provider: decision.provider.clone(),
-                input_bytes: asked.input_bytes,
-            },
-            passage: Passage {
-                from: decision.endpoint,
-                to: endpoint,
-                usage_asked: asked.usage_asked,
-                created_s: exchange.caller.started_ms.div_euclid(1_000),
-            },
-            shown: shown(&decision),
-            began: tokio::time::Instant::now(),
-            decision,
-            exchange,
-            stream: asked.stream,
-            drain: self.settings.drain,
-            stopping: self.stopping.clone(),
-        };
-        let passed = match call.passage.is_plain() {
-            true => headers,
-            // The body is the router's own.
-            false => HeaderMap::new(),
-        };
+        let app = Arc::clone(&self);
         // A task of its own: a client that leaves must not take the knowledge
         // of what its request used along.
-        self.tasks
-            .spawn(async move { call.run(&provider, &passed, body, answer).await });
+        self.tasks.spawn(async move {
+            match app.prepare(request).await {
+                Ok((call, hold)) => call.run(hold, answer).await,
+                Err(refusal) => drop(answer.send(Err(refusal))),
+            }
+        });
         answered.await.unwrap_or_else(|_| {
             Err(Refusal::server(
                 500,
@@ -231,30 +188,178 @@ impl App {
         })
     }
 
-    fn provider(&self, decision: &Decision) -> Result<Arc<Provider>, Refusal> {
-        let refuse = |what: &str| {
-            Refusal::server(
-                503,
-                "provider_unavailable",
-                format!("The provider of the model `{}` {what}.", decision.model),
-            )
+    /// Decides who may serve a request, and holds what it may come to. A refusal is
+    /// witnessed.
+    async fn prepare(self: &Arc<Self>, request: Request) -> Result<(Call, Hold), Refusal> {
+        let Request {
+            exchange,
+            endpoint,
+            headers,
+            body,
+        } = request;
+        let ready = match body {
+            Ok(body) => self.admit(&exchange, endpoint, body).await,
+            Err(refusal) => Err(refusal),
         };
-        let Some(provider) = self.settings.providers.get(&decision.provider) else {
-            tracing::error!(
-                provider = decision.provider,
-                "the catalogue names an unknown provider"
-            );
-            return Err(refuse("is not known"));
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(refusal) => {
+                let outcome = match refusal.status {
+                    503 => Outcome::UpstreamError,
+                    _ => Outcome::Rejected,
+                };
+                let metrics = &self.settings.ways.metrics;
+                metrics.request(exchange.class, outcome);
+                exchange.tell_alone(outcome, refusal.status);
+                return Err(refusal);
+            }
         };
-        if provider
-            .health
-            .drained
-            .load(std::sync::atomic::Ordering::Relaxed)
-        {
-            return Err(refuse("takes no requests just now"));
-        }
-        Ok(Arc::clone(provider))
+        let Ready {
+            asked,
+            bytes,
+            first,
+            first_body,
+            input,
+            terms,
+            hedge,
+            bounds,
+            candidates,
+            hold,
+        } = ready;
+        let call = Call {
+            exchange,
+            asked,
+            bytes,
+            first,
+            first_body,
+            passed: headers,
+            input,
+            candidates,
+            terms,
+            ways: Arc::clone(&self.settings.ways),
+            began: tokio::time::Instant::now(),
+            way_out: self.settings.way_out,
+            bounds,
+            hedge,
+            stopping: self.stopping.clone(),
+        };
+        Ok((call, hold))
     }
+
+    async fn admit(
+        &self,
+        exchange: &Exchange,
+        endpoint: Endpoint,
+        bytes: Bytes,
+    ) -> Result<Ready, Refusal> {
+        let body = Body::read(endpoint, &bytes)?;
+        let asked = &body.asked;
+        let verified = &exchange.caller.verified;
+        let offer = self.offer();
+        // A plan that the offer does not have is refused by it, in its words.
+        let plan = offer.plan(&verified.plan);
+        let own = self.allowance(&verified.tenant);
+        let terms = Terms::new(&verified.plan, plan, own.as_ref());
+        let input = Input::new(endpoint, bytes.clone());
+        let rough = meter::rough_input(asked, &input, terms.bounds.tokens_per_minute.is_some());
+        let input = (input, rough);
+        let admission = Admission {
+            offer: &offer,
+            terms: &terms,
+            tenant: &verified.tenant,
+            id: verified.request_id,
+            asked,
+            body: &bytes,
+            input: &input,
+            is_billed: exchange.class.is_billed(),
+            event: exchange.event(&asked.model),
+        };
+        let Admitted {
+            candidates,
+            mut hold,
+        } = self.money.admit(&admission).await?;
+        let bounds = candidates.iter().map(|c| admission.bound(c)).collect();
+        let Some(first) = candidates.first().cloned() else {
+            return Err(Refusal::server(
+                500,
+                "internal_error",
+                "No model was chosen.",
+            ));
+        };
+        let first_body = match body.for_provider(&first) {
+            Ok(Cow::Owned(changed)) => changed.into(),
+            Ok(Cow::Borrowed(_)) => bytes.clone(),
+            Err(refusal) => {
+                hold.settle().await;
+                return Err(refusal);
+            }
+        };
+        Ok(Ready {
+            hedge: plan
+                .and_then(|plan| plan.hedge_ms)
+                .map(|ms| Duration::from_millis(ms.into())),
+            bounds,
+            asked: asked.clone(),
+            first,
+            first_body,
+            input,
+            terms,
+            candidates,
+            hold,
+            bytes,
+        })
+    }
+
+    /// Settles what a router before this one witnessed and may not have settled any
+    /// more.
+    ///
+    /// # Errors
+    /// Where the spool can't be read.
+    pub async fn settle_again(&self) -> Result<(), SpoolError> {
+        let mut last = 0;
+        loop {
+            let waiting = self.witnesses.waiting(last).await?;
+            let Some((newest, _)) = waiting.last() else {
+                return Ok(());
+            };
+            last = *newest;
+            for (_, event) in &waiting {
+                let Some(terms) = self.terms_of(event) else {
+                    continue;
+                };
+                self.money.settle_again(event, &terms).await;
+            }
+        }
+    }
+
+    /// By what an event's tenant is held; `None` for one that no key of ours covers.
+    fn terms_of(&self, event: &UsageEvent) -> Option<Terms> {
+        let context = event.tenant_context.as_bytes();
+        let verified = context::verify_signature(context, &self.settings.keys).ok()?;
+        let offer = self.offer();
+        let own = self.allowance(&verified.tenant);
+        let plan = offer.plan(&verified.plan);
+        Some(Terms::new(&verified.plan, plan, own.as_ref()))
+    }
+
+    /// What the directory allows a tenant in its plan's place.
+    fn allowance(&self, tenant: &TenantId) -> Option<Allowance> {
+        self.tenants.borrow().allowance(tenant).copied()
+    }
+}
+
+/// What a request is served by once it may be.
+struct Ready {
+    asked: Asked,
+    bytes: Bytes,
+    first: Decision,
+    first_body: Bytes,
+    input: (Input, u64),
+    terms: Terms,
+    hedge: Option<Duration>,
+    bounds: Vec<u64>,
+    candidates: Vec<Decision>,
+    hold: Hold,
 }
 
 fn not_believed(why: &str) -> Refusal {
@@ -264,44 +369,4 @@ fn not_believed(why: &str) -> Refusal {
         "invalid_tenant_context",
         "The request did not come through the gateway.",
     )
-}
-
-fn prepare(
-    offer: &Offer,
-    plan: &weir_wire::ids::PlanName,
-    endpoint: Endpoint,
-    bytes: Bytes,
-) -> Result<Prepared, Refusal> {
-    let body = Body::read(endpoint, &bytes)?;
-    let decision = offer.decide(plan, &body.asked)?;
-    let changed = match body.for_provider(&decision)? {
-        std::borrow::Cow::Borrowed(_) => None,
-        std::borrow::Cow::Owned(changed) => Some(changed),
-    };
-    let asked = body.asked;
-    Ok(Prepared {
-        asked,
-        decision,
-        body: changed.map_or(bytes, Bytes::from),
-    })
-}
-
-/// What an answer says of how it was served.
-fn shown(decision: &Decision) -> HeaderMap {
-    let mut shown = HeaderMap::with_capacity(8);
-    let mut show = |name: &'static str, value: &str| {
-        // Names of the catalogue are visible ASCII, those of providers mostly.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            shown.insert(name, value);
-        }
-    };
-    show(headers::MODEL, &decision.model);
-    show(headers::PROVIDER, &decision.provider);
-    if let Some(instead) = decision.instead {
-        show(headers::MODEL_REASON, instead.as_str());
-    }
-    if let Some(tokens) = decision.bound() {
-        show(headers::MAX_TOKENS, &tokens.to_string());
-    }
-    shown
 }

@@ -1,36 +1,37 @@
-//! One call of a provider: its answer on the way to the client, whole or as it
-//! comes, and the witness at its end.
+//! One request on its way through the providers that may serve it: attempts, one
+//! answer, and its settlement and witness at the end.
 
+mod attempt;
+mod deliver;
 mod refusals;
-mod stream;
+mod start;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use weir_router_core::{
-    meter::Attempt,
+    attempts::{Attempts, GaveUp, Next},
+    count::Input,
     offer::Decision,
     refusal::Refusal,
-    relay::Passage,
-    seen::{Seen, Wire},
+    request::Asked,
 };
 use weir_wire::proto::usage::Outcome;
 
-use self::refusals::{late, provider_failed, provider_refusal, stopped, unavailable};
+pub use self::attempt::Going;
+use self::{
+    refusals::{all_down, late},
+    start::{Failed, Started},
+};
 use crate::{
     exchange::Exchange,
-    provider::{self, Provider},
+    money::{Certain, Hold, Terms},
+    ways::Ways,
 };
-
-/// The largest answer that is no stream, in bytes.
-const ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// Headers of a provider's answer that reach the client.
-const PASSED: [&str; 3] = ["retry-after", "openai-processing-ms", "openai-version"];
 
 /// What goes back to the client.
 pub struct Answer {
@@ -48,56 +49,237 @@ pub enum AnswerBody {
 /// Where the answer goes, as soon as there is one.
 pub type Answered = oneshot::Sender<Result<Answer, Refusal>>;
 
-/// One call of a provider, from its start to its witness.
+/// How far a stream is read on after its client left, to learn what it used.
+#[derive(Debug, Clone, Copy)]
+pub struct WayOut {
+    pub drain: Duration,
+    /// The most tokens, roughly.
+    pub tokens: usize,
+}
+
+/// One request, from its first attempt to its witness.
 pub struct Call {
     pub exchange: Exchange,
+    pub asked: Asked,
+    /// The body as the client sent it.
+    pub bytes: Bytes,
+    /// Headers of the client's that a provider of its dialect gets.
+    pub passed: HeaderMap,
+    /// For estimates: the body, and its tokens roughly.
+    pub input: (Input, u64),
+    /// Who may serve it, the best first.
+    pub candidates: Vec<Decision>,
+    /// The first of them.
+    pub first: Decision,
+    /// The body as that one's provider is sent it.
+    pub first_body: Bytes,
+    pub terms: Terms,
+    pub ways: Arc<Ways>,
     /// When the request was there as a whole.
     pub began: Instant,
-    pub decision: Decision,
-    pub attempt: Attempt,
-    pub passage: Passage,
-    /// Whether an event stream was asked for.
-    pub stream: bool,
-    /// What the answer's headers say of how it was served.
-    pub shown: HeaderMap,
-    /// How long the provider is read on after the client left.
-    pub drain: Duration,
+    pub way_out: WayOut,
+    /// What each candidate's attempt may come to, see [`Hold::cover`].
+    pub bounds: Vec<u64>,
+    /// After so long without a first token a second attempt begins.
+    pub hedge: Option<Duration>,
     /// From when on nothing is waited for: the router stops.
     pub stopping: CancellationToken,
 }
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    pub outcome: Outcome,
+    pub status: u16,
+    pub first_token_ms: Option<u64>,
+}
+
 impl Call {
-    /// Calls the provider and relays what it answers.
-    pub async fn run(self, provider: &Provider, passed: &HeaderMap, body: Bytes, answer: Answered) {
-        let underway = provider.health.begin();
-        let deadline = self.deadline(self.decision.timeout);
-        let posted = provider.post(self.passage.from, passed, body);
-        let posted = tokio::time::timeout_at(deadline, posted);
-        let Some(posted) = self.stopping.run_until_cancelled(posted).await else {
-            return self.fail(stopped(), answer);
+    /// Serves it, and tells what became of it.
+    pub async fn run(self, mut hold: Hold, answer: Answered) {
+        let ended = self.serve(&mut hold, answer).await;
+        self.close(&mut hold, ended).await;
+    }
+
+    /// Witnesses and settles, each once. In this order: a router that is killed
+    /// between the two settles by the witness when it starts again.
+    async fn close(&self, hold: &mut Hold, ended: Ended) {
+        self.tell(hold, ended).await;
+        if !hold.is_settled() {
+            hold.settle().await;
+        }
+    }
+
+    /// Witnesses, once: before the end of an answer goes to its client, so that
+    /// nothing that was answered is lost with this process.
+    async fn tell(&self, hold: &mut Hold, ended: Ended) {
+        if std::mem::replace(&mut hold.is_told, true) {
+            return;
+        }
+        let usage = hold.live.usage();
+        let (class, model) = (self.exchange.class, &self.asked.model);
+        self.ways.metrics.request(class, ended.outcome);
+        self.exchange.tell(model, usage, &ended).await;
+    }
+
+    async fn serve(&self, hold: &mut Hold, mut answer: Answered) -> Ended {
+        let gone = CancellationToken::new();
+        let mut attempts = self.ways.attempts(&self.candidates, self.left());
+        let mut last: Option<Failed> = None;
+        loop {
+            let (candidate, pause) = match self.next(&mut attempts, hold).await {
+                Next::Call {
+                    candidate,
+                    after_ms,
+                } => (candidate, Duration::from_millis(after_ms)),
+                Next::GiveUp {
+                    why,
+                    retry_after_ms,
+                } => {
+                    return self.give_up(last, why, retry_after_ms, answer);
+                }
+            };
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = self.stopping.cancelled() => {}
+                    () = answer.closed() => gone.cancel(),
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            let went = self
+                .go(candidate, &mut attempts, hold, &gone, &mut answer)
+                .await;
+            let failed = match went {
+                Ok((going, started)) => match hold.certain().await {
+                    Certain::Refused(why) => {
+                        // It was called beside its hold, which there is not.
+                        going.withdraw(self, hold);
+                        return self.fail(hold.refusal(why), answer);
+                    }
+                    Certain::Held | Certain::Unavailable => {
+                        return self.deliver(going, started, hold, answer).await;
+                    }
+                },
+                Err(failed) => failed,
+            };
+            let Some(fault) = failed.fault.filter(|_| !answer.is_closed()) else {
+                return self.fail(failed.refusal, answer);
+            };
+            match failed.was_called {
+                true => attempts.failed(candidate, fault),
+                // It has no room: asking it again takes others' retries.
+                false => attempts.lost(candidate),
+            }
+            if candidate == 0 && self.candidates.len() > 1 {
+                self.ways.metrics.failed_over();
+            }
+            last = Some(failed);
+        }
+    }
+
+    /// Who is next, among those that the budget covers.
+    async fn next(&self, attempts: &mut Attempts, hold: &mut Hold) -> Next {
+        loop {
+            let next = self.ways.next(attempts, &self.candidates);
+            let Next::Call { candidate, .. } = next else {
+                return next;
+            };
+            let is_held = candidate == 0 && attempts.made() == 1;
+            if is_held {
+                return next;
+            }
+            let can_be_sent = candidate == 0 || self.body_for(candidate).is_ok();
+            if can_be_sent && hold.cover(self.bound(candidate)).await {
+                return next;
+            }
+            attempts.lost(candidate);
+        }
+    }
+
+    async fn deliver(
+        &self,
+        mut going: Going,
+        started: Started,
+        hold: &mut Hold,
+        answer: Answered,
+    ) -> Ended {
+        let (mut answered, seen, outcome) = match started {
+            Started::Stream(begun) => {
+                return self.deliver_stream(going, *begun, hold, answer).await;
+            }
+            Started::Whole { answer, seen } => (answer, seen, Outcome::Completed),
+            Started::Refused { answer, seen } => (answer, seen, Outcome::UpstreamError),
         };
-        let well = match posted {
-            Ok(Ok(response)) if self.stream && is_event_stream(&response) => {
-                self.relay_stream(response, answer).await
-            }
-            // A stream was asked for, and this is no stream; nobody who reads one
-            // would know what to do with it.
-            Ok(Ok(response)) if self.stream && response.status().is_success() => {
-                self.fail(unavailable(502, "answered without a stream"), answer);
-                false
-            }
-            Ok(Ok(response)) => self.relay_whole(response, answer).await,
-            Ok(Err(_)) => {
-                self.fail(unavailable(502, "could not be reached"), answer);
-                false
-            }
-            Err(_) => {
-                let refusal = late(&self.exchange, self.decision.timeout);
-                self.fail(refusal, answer);
-                false
-            }
+        self.show(&mut answered.headers, &going, hold);
+        let outcome = match (outcome, answer.is_closed()) {
+            (Outcome::Completed, true) => Outcome::ClientDisconnected,
+            (outcome, _) => outcome,
         };
-        underway.end(well);
+        self.made(&mut going, &seen, outcome, hold);
+        going.end(None);
+        let ended = Ended {
+            outcome,
+            status: answered.status.as_u16(),
+            first_token_ms: Some(self.exchange.millis()),
+        };
+        self.tell(hold, ended).await;
+        if hold.is_near() {
+            // The tenant's next request is to see what this one came to.
+            self.close(hold, ended).await;
+        }
+        let outcome = match (outcome, answer.send(Ok(answered))) {
+            (Outcome::Completed, Err(_)) => Outcome::ClientDisconnected,
+            (outcome, _) => outcome,
+        };
+        Ended { outcome, ..ended }
+    }
+
+    /// Nobody serves.
+    fn give_up(
+        &self,
+        last: Option<Failed>,
+        why: GaveUp,
+        retry_after_ms: u64,
+        answer: Answered,
+    ) -> Ended {
+        let is_over = why == GaveUp::Deadline || self.left().is_zero();
+        let refusal = match last {
+            Some(failed) if is_over && failed.refusal.status != 504 => {
+                late(&self.terms.plan, self.timeout())
+            }
+            // There was nobody else to ask: it is told as it was.
+            Some(failed) if is_over || self.candidates.len() == 1 => failed.refusal,
+            _ => all_down(retry_after_ms),
+        };
+        self.fail(refusal, answer)
+    }
+
+    fn fail(&self, refusal: Refusal, answer: Answered) -> Ended {
+        let outcome = match answer.is_closed() {
+            true => Outcome::ClientDisconnected,
+            false => Outcome::UpstreamError,
+        };
+        let status = refusal.status;
+        let _ = answer.send(Err(refusal));
+        Ended {
+            outcome,
+            status,
+            first_token_ms: None,
+        }
+    }
+
+    /// A candidate; `Attempts` gives none beyond those that it was told of.
+    fn decision(&self, candidate: usize) -> &Decision {
+        self.candidates.get(candidate).unwrap_or(&self.first)
+    }
+
+    fn bound(&self, candidate: usize) -> u64 {
+        self.bounds.get(candidate).copied().unwrap_or(0)
+    }
+
+    /// The plan's time to a first token, or to a whole answer.
+    fn timeout(&self) -> Duration {
+        self.decision(0).timeout
     }
 
     /// So long after the request was there as a whole.
@@ -105,125 +287,9 @@ impl Call {
         self.began.checked_add(time).unwrap_or(self.began)
     }
 
-    fn fail(self, refusal: Refusal, answer: Answered) {
-        self.tell(
-            &Seen::default(),
-            Outcome::UpstreamError,
-            refusal.status,
-            None,
-        );
-        let _ = answer.send(Err(refusal));
+    /// What of the plan's time is left.
+    fn left(&self) -> Duration {
+        let end = self.deadline(self.timeout());
+        end.saturating_duration_since(Instant::now())
     }
-
-    /// Gives whether the provider did its part.
-    async fn relay_whole(self, response: reqwest::Response, answer: Answered) -> bool {
-        let status = response.status();
-        let headers = self.answer_headers(&response);
-        let deadline = self.deadline(self.decision.timeout);
-        let read = tokio::time::timeout_at(deadline, read_whole(response));
-        let Some(read) = self.stopping.run_until_cancelled(read).await else {
-            self.fail(stopped(), answer);
-            return true;
-        };
-        let body = match read {
-            Ok(Some(body)) => body,
-            Ok(None) => {
-                self.fail(provider_failed(), answer);
-                return false;
-            }
-            Err(_) => {
-                let refusal = late(&self.exchange, self.decision.timeout);
-                self.fail(refusal, answer);
-                return false;
-            }
-        };
-        let first = Some(self.exchange.millis());
-        let seen = Seen::of_json(Wire::of(self.passage.from), &body);
-        let whole = body.clone();
-        if !status.is_success() {
-            self.tell(&seen, Outcome::UpstreamError, status.as_u16(), first);
-            let told = provider_refusal(&self.passage, status, headers, body, seen.error);
-            let _ = answer.send(told);
-            return !provider::is_fault(status);
-        }
-        let translated = if seen.understood {
-            self.translated(body)
-        } else {
-            None
-        };
-        let Some(body) = translated else {
-            tracing::error!(
-                provider = self.decision.provider,
-                "an answer is not of its dialect"
-            );
-            let error = seen.error.then(|| self.passage.error(&whole)).flatten();
-            let refusal = match error {
-                Some(error) => refusals::in_stream(Some(&error)),
-                None => unavailable(502, "answered with what is no answer"),
-            };
-            self.tell(&seen, Outcome::UpstreamError, refusal.status, first);
-            let _ = answer.send(Err(refusal));
-            return false;
-        };
-        let sent = answer.send(Ok(Answer {
-            status,
-            headers,
-            body: AnswerBody::Whole(body),
-        }));
-        let outcome = match (seen.error, sent) {
-            (true, _) => Outcome::UpstreamError,
-            (false, Ok(())) => Outcome::Completed,
-            (false, Err(_)) => Outcome::ClientDisconnected,
-        };
-        self.tell(&seen, outcome, status.as_u16(), first);
-        !seen.error
-    }
-
-    fn translated(&self, body: Bytes) -> Option<Bytes> {
-        if self.passage.is_plain() {
-            return Some(body);
-        }
-        self.passage.whole(&body).map(Bytes::from)
-    }
-
-    fn tell(&self, seen: &Seen, outcome: Outcome, status: u16, first: Option<u64>) {
-        let attempt = Some(&self.attempt);
-        self.exchange.tell(attempt, seen, outcome, status, first);
-    }
-
-    fn answer_headers(&self, response: &reqwest::Response) -> HeaderMap {
-        let mut headers = self.shown.clone();
-        for name in PASSED.iter().map(|n| http::HeaderName::from_static(n)) {
-            if let Some(value) = response.headers().get(&name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        let json = HeaderValue::from_static("application/json");
-        let content_type = match response.headers().get(header::CONTENT_TYPE) {
-            Some(value) if self.passage.is_plain() || is_event_stream(response) => value.clone(),
-            _ => json,
-        };
-        headers.insert(header::CONTENT_TYPE, content_type);
-        headers
-    }
-}
-
-async fn read_whole(mut response: reqwest::Response) -> Option<Bytes> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len().saturating_add(chunk.len()) > ANSWER_MAX_BYTES {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body.into())
-}
-
-fn is_event_stream(response: &reqwest::Response) -> bool {
-    response.status().is_success()
-        && response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.trim_start().starts_with("text/event-stream"))
 }

@@ -11,6 +11,9 @@ use crate::provider::SILENCE_MAX;
 /// How long after its error event a broken stream is reset.
 const ABORT_AFTER: Duration = Duration::from_millis(100);
 
+/// How long a client that reads no more is waited for.
+const ABORT_TIME: Duration = Duration::from_secs(10);
+
 /// What goes to a client, piece by piece.
 pub type Chunks = mpsc::Sender<Result<Bytes, std::io::Error>>;
 
@@ -108,9 +111,14 @@ impl Client {
         }
     }
 
-    /// Ends the stream as one that failed, never as one that is complete: a
-    /// client that reads no more is waited for until its connection ends.
-    pub async fn abort(mut self, event: Vec<u8>) {
+    /// Ends the stream as one that failed, never as one that is complete. A client that
+    /// reads no more is waited for for a while; its connection is reset then.
+    pub async fn abort(self, event: Vec<u8>) {
+        // What the request used is settled after that, so it ends.
+        let _ = tokio::time::timeout(ABORT_TIME, self.tell_and_reset(event)).await;
+    }
+
+    async fn tell_and_reset(mut self, event: Vec<u8>) {
         if !self.gone && !event.is_empty() {
             // Also past the deadline, which may be the reason.
             tokio::select! {

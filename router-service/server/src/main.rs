@@ -1,6 +1,7 @@
 //! The inference router: takes a tenant's request to a model within its plan.
 
 mod admin;
+mod alerts;
 mod app;
 mod call;
 mod callout;
@@ -9,15 +10,20 @@ mod config;
 mod directory;
 mod exchange;
 mod grpc;
+mod metrics;
 mod models;
+mod money;
 mod offers;
+mod postman;
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
 mod proto;
 mod provider;
 mod quota;
 mod serve;
 mod services;
+mod shared_redis;
 mod watched;
+mod ways;
 mod witness;
 
 use std::{
@@ -30,9 +36,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_process::{StopSignal, write_whole};
+use weir_router_core::{count::Tokenizer, quota::service::Tenants};
 use weir_wire::proto::FILE_DESCRIPTOR_SET;
 
 /// How long requests that were ended may take to tell their clients.
@@ -59,6 +66,9 @@ struct Arguments {
     /// The same for the address of the services, where there are some.
     #[arg(long)]
     services_ready_file: Option<PathBuf>,
+    /// The same for the address of the metrics, where they are shown.
+    #[arg(long)]
+    metrics_ready_file: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -103,6 +113,14 @@ impl Beside {
         Ok(Self { directory, quota })
     }
 
+    /// The directory's tenants, or none.
+    fn tenants(&self) -> watch::Receiver<Arc<Tenants>> {
+        match &self.directory {
+            Some(directory) => directory.tenants(),
+            None => watch::channel(Arc::default()).1,
+        }
+    }
+
     /// Serves them until `stopping`, and tells where they listen.
     fn serve(
         self,
@@ -138,30 +156,57 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
 
     let tasks = TaskTracker::new();
-    let (witnesses, sender) = witness::queue(
+    let (witnesses, sender) = witness::open(
+        &settings.data_dir.join("spool.db"),
+        settings.spool_max_bytes,
         &settings.aggregator,
         &settings.ingest_token,
         settings.http.clone(),
-    );
+    )
+    .context("spool")?;
+    let metrics = settings.ways.metrics.clone();
+    metrics.watch_spool(witnesses.spool().clone());
     let closing = CancellationToken::new();
-    let sending = tokio::spawn(sender.run(closing.clone()));
     let grace = settings.stop_grace;
     let (services, tls) = (settings.services.take(), settings.tls.take());
     let (offers, catalogue) = (Arc::clone(&settings.offers), settings.catalogue.take());
     let leaving = CancellationToken::new();
+    let mut money = settings
+        .money
+        .take()
+        .context("the settings are used twice")?;
+    let webhook = money.webhook.take();
+    let money = Arc::new(money::Money::open(money, metrics.clone()).await?);
+    let probes = std::mem::take(&mut settings.probes);
+    let shown = match settings.metrics.take() {
+        Some(section) => Some(metrics::Server::open(section, metrics.clone()).await?),
+        None => None,
+    };
+    let postman = postman::Postman {
+        witnesses: witnesses.clone(),
+        alerts: alerts::Alerts::new(webhook, settings.http.clone()),
+        metrics,
+    };
+    let tenants = beside.tenants();
     let app = Arc::new(app::App::new(
         settings,
+        Arc::clone(&money),
+        tenants,
         witnesses,
         tasks.clone(),
         leaving.clone(),
     ));
+    // What a first estimate would wait for, on a thread on which nothing waits.
+    std::thread::spawn(|| Tokenizer::O200k.warm());
+    app.settle_again().await.context("spool")?;
+    let sending = tokio::spawn(sender.run(closing.clone()));
 
     let services = match services {
         None => None,
         Some(options) => {
             let parts = services::Parts {
                 app: Arc::clone(&app),
-                providers: app.settings.providers.clone(),
+                providers: app.settings.ways.providers.clone(),
                 directory: beside.directory.as_mut().and_then(|directory| {
                     let writer = directory.writer.take()?;
                     Some((directory.shared(), writer))
@@ -180,6 +225,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tell("services-ready-file", path.as_deref(), address)?;
         beside.spawn(services.serve(stopping.clone()));
     }
+    if let Some(shown) = shown {
+        let (path, address) = (&arguments.metrics_ready_file, shown.address);
+        tracing::info!(%address, "the metrics are listening");
+        tell("metrics-ready-file", path.as_deref(), address)?;
+        beside.spawn(shown.serve(stopping.clone()));
+    }
+    let (outbox, stopped) = (Arc::clone(&money), stopping.clone());
+    beside.spawn(async move { postman.run(outbox.store(), stopped).await });
+    for (probe, provider) in probes {
+        let ways = Arc::clone(&app.settings.ways);
+        beside.spawn(probe.run(ways, provider, stopping.clone()));
+    }
+    // Requests that go on after the signal are renewed until they end.
+    let keeping = tokio::spawn(Arc::clone(&money).keep(closing.clone()));
     if let Some(file) = catalogue {
         beside.spawn(offers.watch_catalogue(file, stopping.clone()));
     }
@@ -211,9 +270,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     beside.join_all().await;
     closing.cancel();
+    let _ = keeping.await;
     match tokio::time::timeout(FLUSH, sending).await {
         Ok(_) => tracing::info!("stopped"),
-        Err(_) => tracing::error!("the aggregator did not take the last events"),
+        Err(_) => {
+            tracing::error!("the aggregator did not take the last events; they wait in the spool")
+        }
     }
     // Until here, for the farewells.
     drop(left);

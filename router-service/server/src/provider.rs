@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use reqwest::{
-    Client, Response, StatusCode, Url,
+    Client, Response, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use weir_dialects::routes::Endpoint;
@@ -60,43 +60,33 @@ pub struct Health {
 }
 
 impl Health {
-    /// A call that is under way until the guard goes.
-    pub fn begin(&self) -> Underway<'_> {
+    /// A call begins; see [`Health::end`].
+    pub fn begin(&self) {
         self.calls.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
-        Underway(self)
     }
 
-    fn failed(&self) {
+    /// Whether an operator lets nothing go there.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Relaxed)
+    }
+
+    /// It is over.
+    pub fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// It went well.
+    pub fn went_well(&self) {
+        self.failures_in_a_row.store(0, Relaxed);
+    }
+
+    /// It failed by a fault of the provider's.
+    pub fn failed(&self) {
         self.failures.fetch_add(1, Relaxed);
         self.failures_in_a_row.fetch_add(1, Relaxed);
         self.last_failure_ms.store(weir_process::now_ms(), Relaxed);
     }
-}
-
-/// A call that is under way.
-pub struct Underway<'a>(&'a Health);
-
-impl Underway<'_> {
-    /// It ended: well, or by a fault of the provider's.
-    pub fn end(self, well: bool) {
-        if well {
-            self.0.failures_in_a_row.store(0, Relaxed);
-        } else {
-            self.0.failed();
-        }
-    }
-}
-
-impl Drop for Underway<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Whether an answer of that status is a fault of the provider's.
-pub fn is_fault(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 impl Provider {
@@ -159,6 +149,20 @@ impl Provider {
             tracing::warn!(provider = %self.name, error = %error.without_url(), "call failed");
             Unreachable
         })
+    }
+}
+
+impl Provider {
+    /// Whether a GET of that path below its address is answered well in time.
+    pub async fn answers(&self, path: &str, time: Duration) -> bool {
+        let Ok(url) = self.base_url.join(path) else {
+            return false;
+        };
+        let mut call = self.http.get(url).timeout(time);
+        if let Some((name, value)) = &self.credential {
+            call = call.header(name, value);
+        }
+        call.send().await.is_ok_and(|r| r.status().is_success())
     }
 }
 

@@ -132,6 +132,11 @@ fn refuse(dialect: Dialect, refusal: &Refusal, allow: Option<&'static str>) -> R
         refusal.error.body_in(dialect, refusal.status),
     )
         .into_response();
+    for (name, value) in refusal.headers.iter().flat_map(|headers| headers.iter()) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(*name, value);
+        }
+    }
     if let Some(allow) = allow {
         response
             .headers_mut()

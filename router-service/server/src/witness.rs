@@ -1,9 +1,10 @@
 //! Witness events on their way to the aggregator.
 //!
-//! Kept in memory until the aggregator has them durably; a signal to stop
-//! drains them. (A spool that outlives a kill -9 is listed under "Not yet".)
+//! They wait in a spool, which outlives this process, until the aggregator has them
+//! durably. A signal to stop drains it; what is left then goes when the router starts
+//! again.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -11,98 +12,170 @@ use reqwest::{
     Client,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use weir_router_store::spool::{Appended, Record, Spool, SpoolError};
 use weir_wire::{
-    proto::usage::{PublishRequest, PublishResponse, UsageEvent},
+    proto::usage::{PublishResponse, UsageEvent},
     usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
 };
 
-/// The most events that wait; the gateway's own event covers one that finds no
-/// place.
-const WAITING_MAX: usize = 100_000;
-
 /// The most events in one batch.
 const BATCH_MAX: usize = 512;
+
+/// The most bytes of it; the aggregator takes 8 MiB.
+const BATCH_MAX_BYTES: usize = 4 << 20;
 
 /// How long a batch waits for more events: a call of its own for each would cost as
 /// much as what it tells of.
 const LINGER: Duration = Duration::from_millis(20);
 
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The tag of `events` in a `weir.usage.v1.PublishRequest`.
+const EVENTS_TAG: u32 = 1;
 
 /// Where events are handed in.
 #[derive(Clone)]
-pub struct Witnesses(mpsc::Sender<UsageEvent>);
+pub struct Witnesses(Spool);
 
 impl Witnesses {
-    /// Hands in an event; never waits.
-    pub fn tell(&self, event: UsageEvent) {
-        if let Err(error) = self.0.try_send(event) {
-            let event = match error {
-                mpsc::error::TrySendError::Full(event)
-                | mpsc::error::TrySendError::Closed(event) => event,
-            };
-            tracing::error!(event_id = %event.event_id, "witness queue full, event dropped");
+    /// Hands in an event; never waits. The gateway's own event covers one that finds
+    /// no place.
+    pub fn tell(&self, event: &UsageEvent) {
+        drop(self.append(event));
+    }
+
+    /// Hands in an event and returns once it outlives this process; `false` where it
+    /// does not.
+    pub async fn keep(&self, event: &UsageEvent) -> bool {
+        match self.append(event) {
+            Some(appended) => appended.durable().await,
+            None => false,
         }
+    }
+
+    fn append(&self, event: &UsageEvent) -> Option<Appended> {
+        let appended = self.0.append(event.encode_to_vec());
+        appended
+            .inspect_err(|why| {
+                tracing::error!(event_id = %event.event_id, %why, "a witness event is dropped");
+            })
+            .ok()
+    }
+
+    /// Events of an earlier run that wait, a page of those after that number; none
+    /// is the end. Only whole before the [`Sender`] runs.
+    ///
+    /// # Errors
+    /// Where the spool can't be read.
+    pub async fn waiting(&self, after: i64) -> Result<Vec<(i64, UsageEvent)>, SpoolError> {
+        let records = self.0.read(after, BATCH_MAX, BATCH_MAX_BYTES).await?;
+        let read = |record: Record| {
+            // What is none, which nothing writes, the aggregator sets aside.
+            let event = UsageEvent::decode(record.bytes.as_slice()).unwrap_or_default();
+            (record.number, event)
+        };
+        Ok(records.into_iter().map(read).collect())
+    }
+
+    /// What waits, for metrics.
+    pub fn spool(&self) -> &Spool {
+        &self.0
     }
 }
 
 /// Sends what was handed in.
 pub struct Sender {
-    events: mpsc::Receiver<UsageEvent>,
+    spool: Spool,
     url: String,
     authorization: String,
     http: Client,
 }
 
-/// A queue and the task that empties it.
-pub fn queue(aggregator: &str, token: &str, http: Client) -> (Witnesses, Sender) {
-    let (sender, events) = mpsc::channel(WAITING_MAX);
+/// Opens the spool in that file, of at most `bytes_max`; gives the way into it and
+/// the task that empties it.
+///
+/// # Errors
+/// Where the file can't be used, or another router has it.
+pub fn open(
+    spool: &Path,
+    bytes_max: u64,
+    aggregator: &str,
+    token: &str,
+    http: Client,
+) -> Result<(Witnesses, Sender), SpoolError> {
+    let spool = Spool::open(spool, bytes_max)?;
+    if !spool.is_empty() {
+        tracing::info!(events = spool.len(), "witness events of an earlier run");
+    }
     let sending = Sender {
-        events,
+        spool: spool.clone(),
         url: format!("{}{PUBLISH_PATH}", aggregator.trim_end_matches('/')),
         authorization: format!("Bearer {token}"),
         http,
     };
-    (Witnesses(sender), sending)
+    Ok((Witnesses(spool), sending))
 }
 
 impl Sender {
-    /// Runs until `closing` is cancelled and all that was handed in before is
-    /// sent. (Not until every [`Witnesses`] is gone: a connection that is left
-    /// open holds one.)
-    pub async fn run(mut self, closing: CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
+    /// Runs until `closing` is cancelled and all that was handed in before is sent.
+    pub async fn run(self, closing: CancellationToken) {
+        let mut tail = self.spool.tail();
+        // What an earlier run left is to be sent now.
+        tail.mark_changed();
         loop {
             tokio::select! {
-                taken = self.events.recv_many(&mut batch, BATCH_MAX) => {
-                    if taken == 0 {
+                changed = tail.changed() => {
+                    if changed.is_err() {
                         return;
                     }
                 }
-                () = closing.cancelled(), if !self.events.is_closed() => {
-                    self.events.close();
-                    continue;
-                }
+                () = closing.cancelled() => break,
             }
-            if batch.len() < BATCH_MAX {
-                tokio::select! {
-                    () = tokio::time::sleep(LINGER) => {}
-                    () = closing.cancelled() => {}
-                }
-                let more = || self.events.try_recv().ok();
-                let room = BATCH_MAX.saturating_sub(batch.len());
-                batch.extend(std::iter::from_fn(more).take(room));
+            tokio::select! {
+                () = tokio::time::sleep(LINGER) => {}
+                () = closing.cancelled() => {}
             }
-            let request = PublishRequest {
-                events: std::mem::take(&mut batch),
+            self.send_all().await;
+        }
+        if self.spool.flush().await.is_ok() {
+            self.send_all().await;
+        }
+    }
+
+    /// Sends until nothing waits, for as long as that takes.
+    async fn send_all(&self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let sent = match self.spool.read(0, BATCH_MAX, BATCH_MAX_BYTES).await {
+                Ok(records) if records.is_empty() => return,
+                Ok(records) => self.send(&records).await,
+                Err(error) => {
+                    tracing::error!(%error, "the spool cannot be read");
+                    false
+                }
             };
-            let body = Bytes::from(request.encode_to_vec());
-            let mut pause = Duration::from_millis(50);
-            while !self.post(body.clone()).await {
+            if sent {
+                pause = PAUSE_MIN;
+            } else {
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Sends a batch and takes it out of the spool. One that stays there is sent
+    /// again, which the aggregator knows by the events' ids.
+    async fn send(&self, records: &[Record]) -> bool {
+        if !self.post(publish_request(records)).await {
+            return false;
+        }
+        match self.spool.remove(records).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the spool cannot be written");
+                false
             }
         }
     }
@@ -134,6 +207,20 @@ impl Sender {
     }
 }
 
+/// A `weir.usage.v1.PublishRequest` of events as they stand in the spool.
+fn publish_request(records: &[Record]) -> Bytes {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+
+    let mut body = Vec::new();
+    for record in records {
+        encode_key(EVENTS_TAG, WireType::LengthDelimited, &mut body);
+        let length = u64::try_from(record.bytes.len()).unwrap_or(u64::MAX);
+        encode_varint(length, &mut body);
+        body.extend_from_slice(&record.bytes);
+    }
+    body.into()
+}
+
 /// Events that the aggregator set aside bill nothing: somebody must look.
 async fn report_quarantine(response: reqwest::Response) {
     let Ok(body) = response.bytes().await else {
@@ -148,3 +235,6 @@ async fn report_quarantine(response: reqwest::Response) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ pub struct Endpoints {
     provider_keys: BTreeMap<String, String>,
     /// `host:port` of the router's gRPC for services.
     services: String,
+    /// Where the router shows its metrics.
+    metrics: String,
     /// What services show it.
     service_token: String,
     /// What gateways sign tenant contexts with.
@@ -105,6 +107,10 @@ impl Endpoints {
                 .filter_map(|(name, provider)| Some((name.to_owned(), provider.key.clone()?)))
                 .collect(),
             services: stack.router.services.clone().unwrap_or_default(),
+            metrics: format!(
+                "http://{}/metrics",
+                stack.router.metrics.clone().unwrap_or_default()
+            ),
             service_token: stack.secrets.service_token.clone(),
             context_keys: stack.secrets.context_keys.clone(),
             admin_token: stack.secrets.admin_token.clone(),

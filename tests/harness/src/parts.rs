@@ -29,6 +29,8 @@ pub struct Service {
     pub quota: Option<String>,
     /// `host:port` of the router's services.
     pub services: Option<String>,
+    /// Where a router shows its metrics.
+    pub metrics: Option<String>,
     /// The configuration it runs on, where it has one.
     pub config: Option<PathBuf>,
 }
@@ -65,6 +67,7 @@ fn start(
         directory: None,
         quota: None,
         services: None,
+        metrics: None,
         config,
     })
 }
@@ -174,6 +177,9 @@ pub struct RouterOptions<'a> {
     pub quota: Option<QuotaOptions<'a>>,
     /// Requests a minute for plans, in place of the example's.
     pub limits: &'a [(String, u32)],
+    /// Members of the configuration in place of the example's, at any depth; null
+    /// takes one away.
+    pub members: &'a Value,
     /// `host:port` to listen on; port 0 takes a free one.
     pub listen: &'a str,
 }
@@ -218,7 +224,10 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
         }
     }
     config["services"]["listen"] = json!(options.services_listen);
+    config["metrics"]["listen"] = json!("127.0.0.1:0");
     config["aggregator"] = json!(options.aggregator);
+    // The same at each start in that folder: what waits there goes on.
+    config["data_dir"] = json!(std::path::absolute(folder.join("router-data"))?);
     // Whoever stops a run by hand waits for it.
     config["stop_grace_s"] = json!(3);
     config["directory"] = match options.directory {
@@ -246,11 +255,18 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
         let limits = json!([{"requests": requests, "window_s": 60}]);
         config["plans"][plan]["limits"] = limits;
     }
+    if let Some(QuotaOptions { redis: Some(_), .. }) = options.quota {
+        config["budgets"]["redis"] = json!({"url_env": REDIS_VARIABLE});
+    }
+    if options.members.is_object() {
+        merge(&mut config, options.members);
+    }
     let path = write(&config, folder, "router.json")?;
     let ready = folder.join("router.directory.address");
     let quota_ready = folder.join("router.quota.address");
     let services_ready = folder.join("router.services.address");
-    for ready in [&ready, &quota_ready, &services_ready] {
+    let metrics_ready = folder.join("router.metrics.address");
+    for ready in [&ready, &quota_ready, &services_ready, &metrics_ready] {
         let _ = fs::remove_file(ready);
     }
     let mut router = start("router", "router-service", folder, Some(path), |command| {
@@ -259,7 +275,9 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
             .env("WEIR_INGEST_TOKEN", options.router_token)
             .env("WEIR_SERVICE_TOKEN", options.service_token)
             .arg("--services-ready-file")
-            .arg(&services_ready);
+            .arg(&services_ready)
+            .arg("--metrics-ready-file")
+            .arg(&metrics_ready);
         for (name, provider) in options.providers.iter() {
             if let Some(key) = &provider.key {
                 command.env(key_variable(name), key);
@@ -279,6 +297,7 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
                 .arg(&quota_ready);
         }
     })?;
+    router.metrics = Some(router.process.wait_for_file(&metrics_ready)?);
     router.services = Some(router.process.wait_for_file(&services_ready)?);
     if options.quota.is_some() {
         router.quota = Some(router.process.wait_for_file(&quota_ready)?);
@@ -287,6 +306,23 @@ pub fn router(options: &RouterOptions<'_>, folder: &Path) -> anyhow::Result<Serv
         router.directory = Some(router.process.wait_for_file(&ready)?);
     }
     Ok(router)
+}
+
+/// Puts members into an object, at any depth; null takes one away.
+fn merge(into: &mut Value, members: &Value) {
+    let Value::Object(members) = members else {
+        *into = members.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (name, value) in members {
+        match value {
+            Value::Null => drop(into.as_object_mut().map(|o| o.remove(name))),
+            value => merge(&mut into[name], value),
+        }
+    }
 }
 
 fn example(path: &str) -> anyhow::Result<Value> {

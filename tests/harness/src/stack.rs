@@ -36,8 +36,12 @@ pub struct Options {
     pub quota: serde_json::Map<String, Value>,
     /// Whether the gateways only tell what they would refuse.
     pub shadow: bool,
-    /// The Redis that the router counts requests in; its memory where absent.
+    /// The Redis that the router counts requests and money in; its memory and its
+    /// file where absent.
     pub redis: Option<String>,
+    /// Members of the router's configuration in place of the example's, at any
+    /// depth; null takes one away.
+    pub router: Value,
     /// Whether tenants may come with tokens, too, of an issuer that is made for
     /// the run, and by their own hosts.
     pub tokens: bool,
@@ -352,6 +356,7 @@ fn router_options<'a>(
             listen: quota,
         }),
         limits: &options.limits,
+        members: &options.router,
         listen,
     }
 }

@@ -43,12 +43,42 @@ impl Pipeline {
         })
     }
 
-    /// A Weir with other options.
+    /// One whose requests are served by the model that they ask for or by none: each is
+    /// sent once, whatever came of those before.
     ///
     /// # Panics
     /// Where a part does not start.
     #[must_use]
-    pub fn with(options: Options) -> Self {
+    pub fn alone() -> Self {
+        let alone = json!({"fallback": false});
+        Self::with(Options {
+            limits: vec![("starter".into(), 100_000), ("enterprise".into(), 100_000)],
+            router: json!({
+                "failover": {
+                    "retry": {"max_attempts": 1},
+                    "health": {"pause_max_ms": 1, "faults_in_a_row": 1_000, "calls_min": 1_000},
+                },
+                "plans": {"enterprise": alone.clone(), "starter": alone},
+            }),
+            ..Options::default()
+        })
+    }
+
+    /// A Weir with other options; its plans have no bounds of money and tokens but
+    /// those that the options name.
+    ///
+    /// # Panics
+    /// Where a part does not start.
+    #[must_use]
+    pub fn with(mut options: Options) -> Self {
+        let without = json!({"budget": null, "tokens_per_minute": null, "in_flight": null});
+        for plan in ["enterprise", "starter"] {
+            let mut members = without.clone();
+            if let Value::Object(own) = options.router["plans"][plan].take() {
+                own.into_iter().for_each(|(k, v)| members[k] = v);
+            }
+            options.router["plans"][plan] = members;
+        }
         let folder = tempfile::tempdir().expect("a folder");
         Self {
             stack: Stack::start(&options, folder.path()).expect("Weir starts"),
@@ -78,7 +108,10 @@ impl Pipeline {
     /// Where the gateway does not answer.
     #[must_use]
     pub fn post(&self, tenant: &str, path: &str, mut body: Value) -> Response {
-        body["user"] = json!(tenant);
+        match path.ends_with("/messages") {
+            true => body["metadata"] = json!({"user_id": tenant}),
+            false => body["user"] = json!(tenant),
+        }
         self.http
             .post(format!("{}{path}", self.stack.url()))
             .bearer_auth(self.key(tenant))
@@ -91,6 +124,26 @@ impl Pipeline {
     #[must_use]
     pub fn chat(&self, tenant: &str, text: &str) -> Response {
         self.post(tenant, "/v1/chat/completions", chat(text, false))
+    }
+
+    /// Allows a tenant that in its plan's place, from about now on.
+    ///
+    /// # Panics
+    /// Where the directory's file can't be changed.
+    pub fn allow(&self, tenant: &str, allowance: &Value) {
+        let path = &self.stack.directory;
+        let text = std::fs::read_to_string(path).expect("the directory");
+        let mut file: Value = serde_json::from_str(&text).expect("JSON, which is YAML too");
+        let version = file["version"].as_u64().expect("a version");
+        file["version"] = json!(version + 1);
+        let tenants = file["tenants"].as_array_mut().expect("tenants");
+        let listed = tenants.iter_mut().find(|t| t["id"] == tenant);
+        listed.expect("a tenant")["allowance"] = allowance.clone();
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("{file:#}")).expect("the directory");
+        std::fs::rename(&new, path).expect("the directory");
+        // It is looked at every 100 ms, and read once it was left alone for 200.
+        std::thread::sleep(Duration::from_millis(700));
     }
 
     /// Tells the fake provider to fail as `fault` says.
@@ -114,13 +167,16 @@ impl Pipeline {
     /// # Panics
     /// Where it does not answer.
     pub fn provider_heals(&self) {
-        let provider = self
-            .stack
-            .providers
-            .get("openai")
-            .fake
-            .as_ref()
-            .expect("a fake provider");
+        self.heal("openai");
+    }
+
+    /// The same of the provider of that name.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    pub fn heal(&self, name: &str) {
+        let provider = self.stack.providers.get(name).fake.as_ref();
+        let provider = provider.expect("a fake provider");
         let url = format!("{}/__fake/faults", provider.url());
         let answer = self.http.delete(url).send().expect("the fake answers");
         assert!(answer.status().is_success());
@@ -180,8 +236,9 @@ impl Pipeline {
     pub fn served(&self) -> Sums {
         let mut sums = Sums::new();
         let logs = PROVIDERS.iter().flat_map(|name| self.log_of(name));
-        // Nobody charges for what counts alone.
-        let charged = logs.filter(|entry| entry["path"] != "/v1/messages/count_tokens");
+        // Nobody charges for what counts alone, and the router's probes are free.
+        let free = ["/v1/messages/count_tokens", "/v1/models"];
+        let charged = logs.filter(|entry| !free.iter().any(|path| entry["path"] == *path));
         for entry in charged {
             let tenant = entry["user"].as_str().unwrap_or_default().to_owned();
             let sum = sums.entry(tenant).or_default();

@@ -69,7 +69,7 @@ fn timestamps_lie_in_the_hour_of_the_request() {
 
 #[test]
 fn refused_and_failed_requests_bill_nothing() {
-    let p = Pipeline::start();
+    let p = Pipeline::alone();
     let path = "/v1/chat/completions";
     let mut premium = chat("x", false);
     premium["model"] = json!("gpt-4o");

@@ -43,7 +43,7 @@ const MESSAGES: &str = "/v1/messages";
 
 #[test]
 fn a_stream_that_fails_never_ends_well_in_any_dialect() {
-    let p = Pipeline::start();
+    let p = Pipeline::alone();
     for (path, model, provider) in [
         (CHAT, "gpt-4o", "openai"),
         (CHAT, "claude-opus-5-5", "anthropic"),
@@ -78,7 +78,7 @@ fn a_stream_that_fails_never_ends_well_in_any_dialect() {
 
 #[test]
 fn errors_of_a_provider_come_in_the_clients_words() {
-    let p = Pipeline::start();
+    let p = Pipeline::alone();
     for (path, model, provider, status, told, kind) in [
         (
             CHAT,
@@ -130,7 +130,7 @@ fn errors_of_a_provider_come_in_the_clients_words() {
 
 #[test]
 fn a_plan_has_its_time() {
-    let p = Pipeline::start();
+    let p = Pipeline::alone();
     // A starter has five seconds: to the first token of a stream, and in all.
     for (fault, stream) in [
         (json!({"delay_ms": 6_500, "times": 1}), false),

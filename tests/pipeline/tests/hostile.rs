@@ -227,7 +227,7 @@ fn the_admin_api_is_the_operators() {
 
 #[test]
 fn no_log_holds_a_key_or_a_prompt() {
-    let p = Pipeline::start();
+    let p = Pipeline::alone();
     let prompt = "an unmistakable prompt";
     assert_eq!(p.chat("solo", prompt).status(), 200);
     let wrong = p

@@ -302,12 +302,15 @@ fn an_operator_drains_a_provider_and_makes_a_tenant() {
         .ask("/weir.admin.v1.Providers/DrainProvider", name("openai"))
         .unwrap();
     assert!(drained.drained);
-    assert_eq!(s.pipeline.chat("acme", "drained").status(), 503);
+    let elsewhere = s.pipeline.chat("acme", "drained");
+    assert_eq!(elsewhere.status(), 200);
+    assert_eq!(elsewhere.headers()["x-weir-provider"], "anthropic");
     let resumed: Provider = s
         .ask("/weir.admin.v1.Providers/ResumeProvider", name("openai"))
         .unwrap();
     assert!(!resumed.drained);
-    assert_eq!(s.pipeline.chat("acme", "resumed").status(), 200);
+    let resumed = s.pipeline.chat("acme", "resumed");
+    assert_eq!(resumed.headers()["x-weir-provider"], "openai");
     let all: Providers = s.ask(LIST_PROVIDERS, Providers::default()).unwrap();
     let kinds: Vec<(&str, u64)> = all
         .providers
@@ -316,7 +319,7 @@ fn an_operator_drains_a_provider_and_makes_a_tenant() {
         .collect();
     assert_eq!(
         kinds,
-        [("anthropic", 0), ("openai", 1), ("openai-compatible", 0)]
+        [("anthropic", 1), ("openai", 1), ("openai-compatible", 0)]
     );
     let unknown = s.ask::<_, Provider>("/weir.admin.v1.Providers/DrainProvider", name("x"));
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);

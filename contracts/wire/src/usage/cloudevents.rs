@@ -85,7 +85,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::usage::tests::event;
+    use crate::{
+        proto::usage::{ModelUsage, UsageSource},
+        usage::tests::event,
+    };
 
     /// The stream is read by later versions and by other meters.
     #[test]
@@ -93,6 +96,15 @@ mod tests {
         let mut sample = event();
         sample.started_at_ms = 1_795_000_000_123;
         sample.tenant_context = "v1.k.x.y".into();
+        sample.usage[0].cost_micros = Some(35);
+        sample.usage[0].price_micros = Some(42);
+        sample.usage.push(ModelUsage {
+            attempt: 2,
+            source: UsageSource::Estimated.into(),
+            price_micros: Some(0),
+            unbilled: true,
+            ..ModelUsage::default()
+        });
         let golden = include_str!("../../../fixtures/cloudevent.json").trim();
         assert_eq!(encode(sample.clone()).unwrap(), golden);
         assert_eq!(decode(golden.as_bytes()).unwrap(), sample);

@@ -135,7 +135,12 @@ impl Exchange {
             completed: outcome == Outcome::Completed,
             output_bytes: watch.text_bytes(),
         };
-        vec![used::used(base, seen, request_bytes)]
+        vec![used::used(
+            base,
+            seen,
+            || used::estimate(request_bytes()),
+            || used::estimate(watch.text_bytes()),
+        )]
     }
 }
 

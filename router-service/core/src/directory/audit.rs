@@ -18,7 +18,7 @@ use weir_wire::{
     timestamp::Timestamp,
 };
 
-use crate::quota::Limits;
+use crate::{allowance::Allowance, quota::Limits};
 
 /// The longest name of an actor, in bytes.
 const ACTOR_MAX_BYTES: usize = 256;
@@ -45,6 +45,9 @@ pub enum Action {
     /// It has other limits.
     #[serde(rename = "tenant.limits")]
     TenantLimits,
+    /// It is allowed other amounts.
+    #[serde(rename = "tenant.allowance")]
+    TenantAllowance,
     /// A key was made.
     #[serde(rename = "key.make")]
     KeyMake,
@@ -69,6 +72,10 @@ pub struct Fact {
     /// Its own limits, where they changed; absent where they are its plan's now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// All that it is allowed of its own, where that changed; a bound that is absent
+    /// is its plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<Allowance>,
     /// The key's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyName>,
@@ -89,6 +96,7 @@ impl Fact {
             tenant: tenant.clone(),
             plan: None,
             limits: None,
+            allowance: None,
             key: None,
             prefix: None,
             replaces: None,

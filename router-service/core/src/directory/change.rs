@@ -1,5 +1,6 @@
 //! What an operator may do to the directory, each a decision on the file as it is.
 
+mod allow;
 mod keys;
 
 use thiserror::Error;
@@ -14,7 +15,9 @@ use super::{
     file::{File, Tenant, TenantState},
     secret::Secret,
 };
-use crate::quota::Limits;
+use crate::{allowance::Allowance, quota::Limits};
+
+pub use self::allow::Allow;
 
 /// Why a change is refused. No message holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -128,6 +131,13 @@ pub enum Change {
         /// where absent.
         limits: Option<Option<Limits>>,
     },
+    /// Allows a tenant other amounts than its plan does.
+    Allow {
+        /// Which.
+        tenant: TenantId,
+        /// What changes.
+        allow: Allow,
+    },
 }
 
 /// What came of it.
@@ -206,6 +216,7 @@ impl Change {
                 plan,
                 limits,
             } => update(file, &tenant, plan, limits),
+            Self::Allow { tenant, allow } => allow.apply(find(file, &tenant)?),
         }
     }
 }
@@ -262,6 +273,7 @@ fn add_tenant(
         plan: plan.clone(),
         state: TenantState::Active,
         limits,
+        allowance: Allowance::default(),
         keys: Vec::new(),
     });
     let note = format!("{id} is added with the plan {plan}");

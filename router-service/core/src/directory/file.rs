@@ -13,7 +13,7 @@ use weir_wire::{
     timestamp::Timestamp,
 };
 
-use crate::{plan::Plan, quota::Limits};
+use crate::{allowance::Allowance, plan::Plan, quota::Limits};
 
 /// The largest file that is read, in bytes.
 pub const FILE_MAX_BYTES: u64 = 1 << 30;
@@ -65,6 +65,9 @@ pub struct Tenant {
     /// What it may do in place of its plan's limits; none at all where empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// What it is allowed in place of what its plan allows, bound by bound.
+    #[serde(default, skip_serializing_if = "Allowance::is_empty")]
+    pub allowance: Allowance,
     /// Its API keys; at most [`KEYS_MAX`] of them not revoked.
     #[serde(default)]
     pub keys: Vec<Key>,
@@ -229,6 +232,10 @@ impl Tenant {
         if let Some(Err(message)) = self.limits.as_ref().map(Limits::validate) {
             let (field, message) = message.split_once(": ").unwrap_or(("limits", &message));
             return Err(wrong(format!("tenants[{t}].{field}"), message));
+        }
+        if let Err(message) = self.allowance.validate() {
+            let (field, message) = message.split_once(": ").unwrap_or(("", &message));
+            return Err(wrong(format!("tenants[{t}].allowance.{field}"), message));
         }
         let working = self.keys.iter().filter(|k| k.state.is_active()).count();
         if working > KEYS_MAX {

@@ -15,7 +15,7 @@ use weir_wire::{
 };
 
 use super::file::{File, Tenant};
-use crate::{plan::Plan, quota::Limits};
+use crate::{allowance::Allowance, plan::Plan, quota::Limits};
 
 /// The most bytes that a page's own fields take beside tenants: two versions
 /// with a number of up to 10 bytes, and two numbers of up to 5.
@@ -87,6 +87,9 @@ impl Snapshot {
                 hash.update(&field);
                 if let Some(limits) = &tenant.limits {
                     hash_limits(&mut hash, limits);
+                }
+                if !tenant.allowance.is_empty() {
+                    hash_allowance(&mut hash, &tenant.allowance);
                 }
                 pages.push(&field)
             })
@@ -260,6 +263,14 @@ fn hash_limits(hash: &mut Sha256, limits: &Limits) {
         hash.update(&limit.class);
         hash.update([0]);
     }
+}
+
+/// The same for what a tenant is allowed. Its JSON has no byte 2.
+fn hash_allowance(hash: &mut Sha256, allowance: &Allowance) {
+    hash.update([2]);
+    // It always serialises, and in one order.
+    hash.update(serde_json::to_vec(allowance).unwrap_or_default());
+    hash.update([2]);
 }
 
 fn digest(hash: &[u8]) -> u64 {

@@ -1,5 +1,7 @@
 //! Tests of what a request gets.
 
+use std::time::Duration;
+
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -305,12 +307,48 @@ fn a_plan_that_names_what_is_not_there_is_refused() {
         (r#"{"timeout_s":0}"#, "timeout_s"),
         (r#"{"timeout_s":9,"stream_total_s":8}"#, "stream_total_s"),
         (r#"{"max_tokens":0}"#, "max_tokens"),
+        (r#"{"weight":0}"#, "weight: must be 1 to 1000, found 0"),
+        (r#"{"weight":1001}"#, "weight"),
+        (r#"{"hedge_ms":0}"#, "hedge_ms"),
+        (
+            r#"{"timeout_s":2,"hedge_ms":2001}"#,
+            "hedge_ms: must be 1 to timeout_s, 2000 ms, found 2001",
+        ),
+        (
+            r#"{"budget":{"monthly_usd":1,"downgrade_percent":101}}"#,
+            "budget.downgrade_percent",
+        ),
+        (r#"{"tokens_per_minute":1000000001}"#, "tokens_per_minute"),
     ] {
         let plan: Plan = serde_json::from_str(wrong).unwrap();
         let error = plan.validate().unwrap_err();
         assert!(error.contains(names), "{error}");
     }
-    for wrong in [r#"{"feature":[]}"#, r#"{"features":["tool"]}"#] {
+    for wrong in [
+        r#"{"feature":[]}"#,
+        r#"{"features":["tool"]}"#,
+        r#"{"token_per_minute":5}"#,
+        r#"{"budget":{"monthly_usd":1,"ceiling":2}}"#,
+        r#"{"in_flight":0}"#,
+    ] {
         assert!(serde_json::from_str::<Plan>(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn what_a_plan_does_not_say_is_the_default() {
+    let plan: Plan = serde_json::from_str("{}").unwrap();
+    assert_eq!((plan.weight, plan.fallback, plan.hedge_ms), (1, true, None));
+    assert_eq!(plan.markup, weir_pricing::Markup::default());
+    assert!(plan.allowance().is_empty());
+    let text = r#"{"budget":{"monthly_usd":20},"tokens_per_minute":5,"in_flight":2}"#;
+    let plan: Plan = serde_json::from_str(text).unwrap();
+    let own = serde_json::from_str(r#"{"tokens_per_minute":7}"#).unwrap();
+    let bounds = plan.allowance_of(Some(&own)).bounds();
+    assert_eq!(
+        (bounds.tokens_per_minute, bounds.in_flight),
+        (Some(7), Some(2))
+    );
+    assert_eq!(bounds.ceiling.unwrap().micros, 20_000_000);
+    assert_eq!(plan.allowance_of(None), plan.allowance());
 }

@@ -14,7 +14,7 @@ use super::{
     lease::{Answer, Ask, Closing, Granted, LeaseId, LimitState},
     limits::{CLASS_MAX_BYTES, Limit, Limits, is_class},
 };
-use crate::{directory::file::File, plan::Plan};
+use crate::{allowance::Allowance, directory::file::File, plan::Plan};
 
 /// The most leases that are given back with an acquire.
 pub const CLOSED_MAX: usize = 64;
@@ -194,6 +194,7 @@ fn lease_id(field: &str, bytes: &[u8]) -> Result<LeaseId, Invalid> {
 struct Listed {
     plan: PlanName,
     limits: Option<Limits>,
+    allowance: Allowance,
 }
 
 /// The tenants that the directory lists, and the limits of its plans.
@@ -211,6 +212,7 @@ impl Tenants {
             let listed = Listed {
                 plan: tenant.plan.clone(),
                 limits: tenant.limits.clone(),
+                allowance: tenant.allowance,
             };
             (tenant.id.clone(), listed)
         });
@@ -218,6 +220,13 @@ impl Tenants {
             listed: tenants.collect(),
             plans: Plans::new(&file.plans).0,
         }
+    }
+
+    /// What a tenant is allowed in place of what its plan allows; `None` for one
+    /// that is not listed.
+    #[must_use]
+    pub fn allowance(&self, tenant: &TenantId) -> Option<&Allowance> {
+        self.listed.get(tenant).map(|listed| &listed.allowance)
     }
 }
 

@@ -189,10 +189,9 @@ fn choices(endpoint: Endpoint, members: &Members<'_>) -> Result<u64, Refusal> {
     let prompts = match members.get("prompt").map(RawValue::get) {
         Some(text) if text.starts_with('[') => {
             let items: Vec<IgnoredAny> = serde_json::from_str(text).unwrap_or_default();
-            // Numbers are one prompt's tokens.
-            let is_tokens = text
-                .trim_start_matches(['[', ' ', '\n', '\r', '\t'])
-                .starts_with(|c: char| c.is_ascii_digit());
+            // Numbers are one prompt's tokens; lists of them are several prompts.
+            let first = text.get(1..).unwrap_or_default().trim_start();
+            let is_tokens = first.starts_with(|c: char| c.is_ascii_digit());
             if is_tokens { 1 } else { items.len() }
         }
         _ => 1,

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
+use weir_pricing::Prices;
+
 use crate::{catalogue::Tier, offer::Decision, provider::ProviderKind};
 
 const CHAT: Endpoint = Endpoint::ChatCompletions;
@@ -22,6 +24,14 @@ fn decision(endpoint: Endpoint, kind: ProviderKind, max_tokens: Option<u64>) -> 
         instead: None,
         max_tokens,
         bounded: max_tokens.is_some(),
+        prices: Prices {
+            input: 1,
+            cached_input: None,
+            cache_write: None,
+            output: 1,
+        },
+        context_tokens: 1_000,
+        max_output_tokens: 1_000,
         timeout: Duration::from_secs(1),
         stream_total: Duration::from_secs(1),
     }
@@ -380,6 +390,7 @@ fn answers_are_counted() {
             10,
         ),
         (Endpoint::Completions, r#""prompt":[1,2,3]"#, 1),
+        (Endpoint::Completions, r#""prompt":[[1,2],[3],[4]]"#, 3),
         (Endpoint::Completions, r#""prompt":"a""#, 1),
     ] {
         let text = format!(r#"{{"model":"m",{members}}}"#);

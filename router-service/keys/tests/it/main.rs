@@ -15,7 +15,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use weir_router_core::directory::file::{File, KeyState, TenantState};
+use weir_router_core::{
+    allowance::{AtCeiling, Counts},
+    directory::file::{File, KeyState, TenantState},
+};
 use weir_wire::key_hash::KeyHash;
 
 struct Folder(tempfile::TempDir);
@@ -205,6 +208,7 @@ fn a_tenant_is_added_changed_and_suspended() {
     let chess = format!("{limits} --limit 5/1s/chess");
     folder.check_refused(&chess, "limits[0].class: must be one of chat");
     folder.check_refused("list --tenant other", "there is no other");
+    check_amounts(&folder);
 
     let router = folder.0.path().join("router.yaml");
     fs::write(&router, "listen: x\nplans:\n  free: {tiers: []}\n").unwrap();
@@ -279,4 +283,39 @@ fn several_at_once_lose_nothing() {
     shown.sort();
     kept.sort();
     assert_eq!(shown, kept);
+}
+
+/// From version 8 to 8.
+fn check_amounts(folder: &Folder) {
+    let kept = fs::read(folder.path()).unwrap();
+    let allow = |line: &str| format!("allow --tenant acme {line}");
+    let all = "--monthly-usd 12.50 --at-ceiling reject --counts cost --downgrade-percent 20 --tokens-per-minute 900 --in-flight 3";
+    folder.check(&allow(all), "12.50 dollars a month, 900 tokens", 9);
+    folder.check(&allow(all), "already", 9);
+    let own = folder.file().tenants[0].allowance;
+    let budget = own.budget.unwrap();
+    assert_eq!(budget.near_from(), 10_000_000);
+    assert_eq!(
+        (budget.at_ceiling, budget.counts),
+        (AtCeiling::Reject, Counts::Cost)
+    );
+    folder.check(
+        &allow("--of-plan budget,in-flight"),
+        "acme has 900 tokens a minute of its own",
+        10,
+    );
+    for (line, says) in [
+        ("", "required"),
+        ("--at-ceiling reject", "--monthly-usd"),
+        ("--monthly-usd 1.0000001", "at most 6 digits"),
+        (
+            "--monthly-usd 1 --downgrade-percent 101",
+            "downgrade-percent: must be 0 to 100",
+        ),
+        ("--in-flight 0", "--in-flight"),
+        ("--in-flight 1 --of-plan in-flight", "say one of both"),
+    ] {
+        folder.check_refused(allow(line).trim_end(), says);
+    }
+    fs::write(folder.path(), kept).unwrap();
 }

@@ -24,7 +24,7 @@ use weir_router_core::{
     plan::Plan,
     quota::service::{Plans, Tenants},
 };
-use weir_router_store::QuotaStore;
+use weir_router_store::{QuotaStore, RedisSettings};
 use weir_wire::{ids::PlanName, quota::TOKEN_ENVIRONMENT};
 
 use self::service::Service;
@@ -36,6 +36,7 @@ use crate::{
         quota_service_server::{self, QuotaServiceServer},
         rate_limit_service_server::{self, RateLimitServiceServer},
     },
+    shared_redis::RedisSection,
 };
 
 /// The largest request: 512 leases of tenants with the longest name are 52 KiB.
@@ -52,7 +53,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 #[serde(deny_unknown_fields)]
 pub struct Section {
     listen: SocketAddr,
-    redis: Option<store::Section>,
+    redis: Option<RedisSection>,
     #[serde(default = "default_ratelimit_domain")]
     ratelimit_domain: String,
 }
@@ -64,7 +65,7 @@ fn default_ratelimit_domain() -> String {
 /// What the service runs on, checked.
 pub struct Options {
     listen: SocketAddr,
-    redis: Option<store::RedisOptions>,
+    redis: Option<RedisSettings>,
     ratelimit_domain: String,
     token: String,
     plans: Plans,
@@ -79,7 +80,10 @@ impl Options {
         );
         Ok(Self {
             listen: section.listen,
-            redis: section.redis.map(store::RedisOptions::new).transpose()?,
+            redis: section
+                .redis
+                .map(|redis| redis.settings("quota.redis"))
+                .transpose()?,
             ratelimit_domain: section.ratelimit_domain,
             token: callout::token(TOKEN_ENVIRONMENT)?,
             plans: Plans::new(plans),

@@ -3,7 +3,10 @@
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use super::*;
+use crate::allowance::Budget;
 
 const FILE: &str = "\
 version: 1
@@ -235,4 +238,44 @@ fn a_key_is_revoked_by_whatever_names_it() {
     ] {
         check_refused(Change::Revoke(which), says);
     }
+}
+
+#[test]
+fn amounts() {
+    let allow = |id: &str, allow: Allow| Change::Allow {
+        tenant: tenant(id),
+        allow,
+    };
+    let budget = |json: &str| serde_json::from_str::<Budget>(json).unwrap();
+    let of_plan = Allow {
+        budget: Some(None),
+        ..Allow::default()
+    };
+    check(allow("acme", of_plan), &[], "what its plan allows already");
+    let own = Allow {
+        budget: Some(Some(budget(r#"{"monthly_usd":"12.50"}"#))),
+        tokens_per_minute: Some(NonZeroU64::new(5)),
+        ..Allow::default()
+    };
+    let mut file = check(
+        allow("acme", own),
+        &[Action::TenantAllowance],
+        "acme has 12.50 dollars a month, 5 tokens a minute of its own",
+    );
+    assert_eq!(file.tenants[0].allowance.budget, own.budget.unwrap());
+    // One bound is the plan's again, one is new, one stays.
+    let other = Allow {
+        in_flight: Some(NonZeroU32::new(2)),
+        ..of_plan
+    };
+    let done = allow("acme", other).apply(&mut file, now()).ok().unwrap();
+    let says = "acme has 5 tokens a minute, 2 requests in flight of its own";
+    assert_eq!(done.notes, [says]);
+    assert_eq!(done.facts[0].allowance, Some(file.tenants[0].allowance));
+    let wrong = Allow {
+        budget: Some(Some(budget(r#"{"monthly_usd":1,"downgrade_percent":101}"#))),
+        ..Allow::default()
+    };
+    check_refused(allow("acme", wrong), "budget.downgrade_percent: must be");
+    check_refused(allow("other", own), "there is no other");
 }

@@ -1,13 +1,17 @@
 //! What a directory's file may say, and what is named where it says another thing.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
+use weir_pricing::Dollars;
 
 use super::*;
-use crate::quota::Limit;
+use crate::{
+    allowance::{AtCeiling, Budget},
+    quota::Limit,
+};
 
 const HASH: &str = "ab";
 
@@ -192,6 +196,7 @@ proptest! {
         hash in "[0-9]{64}|[0-9]{30}e[0-9]{33}|[0-9a-f]{64}",
         times in prop::collection::vec(prop::option::of(1..LAST), 2),
         limits in prop::option::of(limits()),
+        allowance in allowance(),
     ) {
         let names: Vec<String> = names.into_iter().collect();
         let file = File {
@@ -202,6 +207,7 @@ proptest! {
                 plan: PlanName::new(names[0].as_str()).unwrap(),
                 state: TenantState::Suspended,
                 limits: limits.clone(),
+                allowance,
                 keys: vec![Key {
                     id: KeyName::new(name.as_str()).unwrap(),
                     prefix: Some(name.clone()),
@@ -236,6 +242,61 @@ fn limits() -> impl Strategy<Value = Limits> {
     prop::collection::vec(limit, 0..3).prop_map(Limits::new)
 }
 
+fn allowance() -> impl Strategy<Value = Allowance> {
+    let budget =
+        (0..=1_000_000_000_000_000_u64, 0..=100_u8).prop_map(|(micros, downgrade_percent)| {
+            let at_ceiling = [
+                AtCeiling::SelfHostedOnly,
+                AtCeiling::Reject,
+                AtCeiling::AllowOverage,
+            ];
+            Budget {
+                downgrade_percent,
+                at_ceiling: at_ceiling[usize::from(downgrade_percent % 3)],
+                ..Budget::new(Dollars::from_micros(micros).unwrap())
+            }
+        });
+    let tokens = prop::option::of(1..1_000_000_000_u64);
+    let all = (prop::option::of(budget), tokens, prop::option::of(1_u32..));
+    all.prop_map(|(budget, tokens, in_flight)| Allowance {
+        budget,
+        tokens_per_minute: tokens.and_then(NonZeroU64::new),
+        in_flight: in_flight.and_then(NonZeroU32::new),
+    })
+}
+
+#[test]
+fn amounts_of_a_tenant_are_read_and_wrong_ones_named() {
+    let with = |allowance: &str| {
+        let text = format!(
+            "version: 1\ntenants:\n  - {{id: acme, plan: starter, allowance: {allowance}}}\n"
+        );
+        read(&text).map_err(|e| e.to_string())
+    };
+    let file = with("{budget: {monthly_usd: 12.50}, in_flight: 3}").unwrap();
+    let allowance = file.tenants[0].allowance;
+    let micros = allowance.budget.unwrap().monthly_usd.micros();
+    assert_eq!(
+        (micros, allowance.in_flight.unwrap().get()),
+        (12_500_000, 3)
+    );
+    for (wrong, names) in [
+        ("{budgets: {}}", "budgets"),
+        ("{budget: {monthly_usd: 1.0000001}}", "monthly_usd"),
+        (
+            "{budget: {monthly_usd: 1, downgrade_percent: 101}}",
+            "tenants[0].allowance.budget.downgrade_percent: must be 0 to 100",
+        ),
+        (
+            "{tokens_per_minute: 1000000001}",
+            "tenants[0].allowance.tokens_per_minute: must be",
+        ),
+    ] {
+        let error = with(wrong).unwrap_err();
+        assert!(error.contains(names), "{error}");
+    }
+}
+
 #[test]
 fn plans_of_the_directory_come_to_those_of_the_router() {
     let with = |plan: &str, body: &str| {
@@ -248,7 +309,7 @@ fn plans_of_the_directory_come_to_those_of_the_router() {
     };
     let file = with(
         "team",
-        "{tiers: [fast], max_tokens: 100, limits: [{requests: 5, window_s: 1}]}",
+        "{tiers: [fast], max_tokens: 100, limits: [{requests: 5, window_s: 1}], budget: {monthly_usd: 0.5}, weight: 3, hedge_ms: 900}",
     )
     .unwrap();
     // What is written is what was read.
@@ -264,6 +325,11 @@ fn plans_of_the_directory_come_to_those_of_the_router() {
             "plans.team.max_tokens",
         ),
         ("team", "{tiers: [fast], timeout: 5}", "timeout"),
+        (
+            "team",
+            "{budget: {monthly_usd: 1, downgrade_percent: 200}}",
+            "plans.team.budget.downgrade_percent",
+        ),
         (
             "team",
             "{tiers: [fast], limits: [{requests: 1, window_s: 90000}]}",

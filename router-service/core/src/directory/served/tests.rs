@@ -126,6 +126,7 @@ fn file(version: u64, tenants: &[(u16, u16)]) -> File {
                     TenantState::Suspended
                 },
                 limits: None,
+                allowance: Default::default(),
                 keys: (0..*keys).map(|n| key(*tenant, n)).collect(),
             })
             .collect(),
@@ -247,7 +248,7 @@ fn what_does_not_show_is_not_in_the_digest() {
     other.tenants[0].keys.reverse();
     other.tenants[0].keys[0].prefix = Some("abc".to_owned());
     assert_eq!(digest(&one), digest(&other));
-    // Gateways are told of no limits, but a state with others is another state.
+    // Gateways are told of no limits and amounts, but a state with others is another state.
     let mut digests = vec![digest(&one)];
     for limits in [
         "[]",
@@ -259,6 +260,16 @@ fn what_does_not_show_is_not_in_the_digest() {
         digests.push(digest(&other));
     }
     other.tenants[0].limits = None;
+    for allowance in [
+        r#"{"in_flight":1}"#,
+        r#"{"tokens_per_minute":1}"#,
+        r#"{"budget":{"monthly_usd":1}}"#,
+        r#"{"budget":{"monthly_usd":1,"at_ceiling":"reject"}}"#,
+    ] {
+        other.tenants[0].allowance = serde_json::from_str(allowance).unwrap();
+        digests.push(digest(&other));
+    }
+    other.tenants[0].allowance = Default::default();
     other.tenants[0].keys.pop();
     digests.push(digest(&other));
     let different: BTreeSet<u64> = digests.iter().copied().collect();

@@ -49,7 +49,7 @@ fn tenants() -> Tenants {
         "version: 1\ntenants:\n",
         "  - {id: promoted, plan: pro}\n",
         "  - {id: own, plan: starter, limits: [{requests: 7, window_s: 1}]}\n",
-        "  - {id: open, plan: starter, limits: []}\n"
+        "  - {id: open, plan: starter, limits: [], allowance: {in_flight: 2}}\n"
     );
     Tenants::of(&File::parse(text).unwrap())
 }
@@ -208,4 +208,13 @@ fn an_answer_is_told() {
         until_in_ms: 62_000,
     };
     check(fenced, (Outcome::Fenced, 0, 500, 62_000));
+}
+
+#[test]
+fn what_a_tenant_is_allowed_is_found() {
+    let (tenants, id) = (tenants(), |id| TenantId::new(id).unwrap());
+    let found = tenants.allowance(&id("open")).unwrap();
+    assert_eq!(found.in_flight.unwrap().get(), 2);
+    assert!(tenants.allowance(&id("own")).unwrap().is_empty());
+    assert_eq!(tenants.allowance(&id("nobody")), None);
 }

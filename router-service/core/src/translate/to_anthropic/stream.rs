@@ -145,11 +145,8 @@ impl Stream {
         }
         let choice = chunk.choices.iter().flatten().next();
         let Some(choice) = choice else {
-            // The usage chunk; before the answer's end it is a notice, such as
-            // Azure's of its filters.
-            if chunk.usage.is_some() && self.finish.is_some() {
-                self.end(out);
-            }
+            // The usage chunk, or a notice, such as Azure's of its filters. The end is
+            // told at `[DONE]` alone: a stream that is cut before it is not whole.
             return;
         };
         if self.message_id.is_none() {
