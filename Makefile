@@ -81,6 +81,7 @@ bench: setup wasm ## Measure what the filters cost, and what a flood of tokens d
 	cargo run --locked --release -p weir-bench -- --identity --starts 3 --rounds 30 --requests 100
 	cargo run --locked --release -p weir-bench -- --flood 1000 --rounds 12 --requests 1000
 	cargo build --locked --release -p router-service && cargo run --locked --release -p weir-bench -- --quota
+	cargo build --locked --release -p weir-router-store --example budget && cargo run --locked --release -p weir-bench -- --budget
 	ulimit -n $$(ulimit -Hn) && cargo run --locked --release -p weir-bench -- --inference --rounds 9
 
 .PHONY: clean

@@ -1,6 +1,7 @@
 //! Measures what the filters cost: bare Envoy and Envoy with them, against the
 //! same upstream, in pairs.
 
+mod budget;
 mod flood;
 mod identity;
 mod inference;
@@ -70,6 +71,9 @@ struct Arguments {
     /// remembered
     #[arg(long, value_name = "SECONDS", default_value_t = 95)]
     warm_up: u64,
+    /// Measure what a hold and its settle cost the router, in its file and over Redis
+    #[arg(long)]
+    budget: bool,
     /// Measure what the router adds to a call of a provider, against a process that
     /// only hands bytes on
     #[arg(long)]
@@ -105,6 +109,11 @@ fn main() -> anyhow::Result<()> {
         };
         println!("{machine}; load average {}", machine::load_average());
         println!("\n{}", inference::measure(extent)?);
+        return Ok(());
+    }
+    if arguments.budget {
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", budget::measure()?);
         return Ok(());
     }
     if arguments.quota {
