@@ -36,7 +36,7 @@ use crate::{
     call::{Answer, Call},
     config::Settings,
     exchange::{Caller, Exchange},
-    money::{Admission, Admitted, Hold, Money, Terms},
+    money::{Admission, Admitted, Hold, Money, Terms, most_input},
     witness::Witnesses,
 };
 
@@ -269,7 +269,7 @@ impl App {
             tenant: &verified.tenant,
             id: verified.request_id,
             asked,
-            body: &bytes,
+            most_input: most_input(asked, &bytes),
             input: &input,
             is_billed: exchange.class.is_billed(),
             event: exchange.event(&asked.model),

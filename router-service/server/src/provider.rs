@@ -150,9 +150,7 @@ impl Provider {
             Unreachable
         })
     }
-}
 
-impl Provider {
     /// Whether a GET of that path below its address is answered well in time.
     pub async fn answers(&self, path: &str, time: Duration) -> bool {
         let Ok(url) = self.base_url.join(path) else {

@@ -39,8 +39,8 @@ pub struct Admission<'a> {
     pub tenant: &'a TenantId,
     pub id: RequestId,
     pub asked: &'a Asked,
-    /// The body as it came.
-    pub body: &'a [u8],
+    /// See [`most_input`].
+    pub most_input: u64,
     /// For estimates: the body, and its tokens roughly.
     pub input: &'a (Input, u64),
     /// Whether its class is billed at all.
@@ -55,6 +55,23 @@ pub struct Admitted {
     /// The first one is to be called; others may take its place. Never empty.
     pub candidates: Vec<Decision>,
     pub hold: Hold,
+}
+
+/// Tokens of a request's input at the most, whichever model reads it: no token is
+/// shorter than a byte of the body, whatever member it is of; an image is as many as it
+/// may be, and what a provider fetches by itself is without a bound.
+pub fn most_input(asked: &Asked, body: &[u8]) -> u64 {
+    let count = |word: &str| memchr::memmem::find_iter(body, word.as_bytes()).count();
+    let has = |word: &str| memchr::memmem::find(body, word.as_bytes()).is_some();
+    if has("file_url") || (has("\"document\"") && has("\"url\"")) {
+        return u64::MAX;
+    }
+    let images = match asked.uses.images {
+        true => u64::try_from(count("image")).unwrap_or(u64::MAX),
+        false => 0,
+    };
+    let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    bytes.saturating_add(images.saturating_mul(IMAGE_TOKENS))
 }
 
 /// What is still tried.
@@ -73,23 +90,8 @@ impl Admission<'_> {
         Month::of_ms(self.id.time_ms())
     }
 
-    /// Tokens of the input at the most: no token is shorter than a byte of the body,
-    /// whatever member it is of; an image is as many as it may be, and what a provider
-    /// fetches by itself fills its model.
     fn input_bound(&self, decision: &Decision) -> u64 {
-        let count = |word: &str| memchr::memmem::find_iter(self.body, word.as_bytes()).count();
-        let fetches = count("file_url") > 0 || (count("\"document\"") > 0 && count("\"url\"") > 0);
-        if fetches {
-            return decision.context_tokens;
-        }
-        let images = match self.asked.uses.images {
-            true => u64::try_from(count("image")).unwrap_or(u64::MAX),
-            false => 0,
-        };
-        let bytes = u64::try_from(self.body.len()).unwrap_or(u64::MAX);
-        bytes
-            .saturating_add(images.saturating_mul(IMAGE_TOKENS))
-            .min(decision.context_tokens)
+        self.most_input.min(decision.context_tokens)
     }
 
     /// What a call of that model may come to.

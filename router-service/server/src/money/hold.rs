@@ -189,9 +189,7 @@ impl Hold {
             tokens,
             ceiling: self.terms.bounds.ceiling,
         };
-        if !self.money.settle(&settle, self.month).await {
-            self.money.unsettled.keep(&settle).await;
-        }
+        self.money.settle(&settle, self.month).await;
     }
 
     fn note(&mut self, standing: Standing) {
@@ -209,19 +207,16 @@ impl Drop for Hold {
 }
 
 impl Money {
-    /// Whether it is settled.
-    async fn settle(&self, settle: &Settle, month: Month) -> bool {
+    /// Settles now or, where the store is away, once it is back.
+    async fn settle(&self, settle: &Settle, month: Month) {
         match self.store.settle(settle.clone()).await {
-            Ok((_, standing)) => {
-                self.accounts.note(&settle.tenant, month, standing);
-                true
-            }
-            Err(_) => false,
+            Ok((_, standing)) => self.accounts.note(&settle.tenant, month, standing),
+            Err(_) => self.unsettled.keep(settle).await,
         }
     }
 
     /// Settles by what a router before this one witnessed: it may not have come to
-    /// that any more. Where the store is away, it is settled later.
+    /// that any more.
     pub async fn settle_again(&self, event: &UsageEvent, terms: &Terms) {
         let id = RequestId::parse(&event.request_id);
         let (Ok(id), Ok(tenant)) = (id, TenantId::new(event.tenant.clone())) else {
@@ -235,9 +230,7 @@ impl Money {
             tokens,
             ceiling: terms.bounds.ceiling,
         };
-        if !self.settle(&settle, Month::of_ms(id.time_ms())).await {
-            self.unsettled.keep(&settle).await;
-        }
+        self.settle(&settle, Month::of_ms(id.time_ms())).await;
     }
 }
 

@@ -27,7 +27,7 @@ use self::{
     unsettled::Unsettled,
 };
 pub use self::{
-    admission::{Admission, Admitted},
+    admission::{Admission, Admitted, most_input},
     hold::{Certain, Hold},
     live::Live,
     options::{Options, Section},

@@ -216,23 +216,50 @@ impl Both {
 
 static TENANTS: AtomicU64 = AtomicU64::new(0);
 
+/// What histories are tried on that a script and its model are to answer alike.
+pub(crate) struct Histories {
+    /// Stops as it is dropped.
+    pub(crate) server: Server,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) connection: Connection,
+    pub(crate) config: ProptestConfig,
+}
+
+impl Histories {
+    /// So many, or as `WEIR_CASES` says.
+    pub(crate) fn new(cases: u32) -> Self {
+        let server = Server::start();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let connection = runtime.block_on(async {
+            let client = redis::Client::open(server.url()).unwrap();
+            let connection = client.get_multiplexed_async_connection().await;
+            Connection::Single(connection.unwrap())
+        });
+        let cases = std::env::var("WEIR_CASES").map_or(cases, |n| n.parse().unwrap());
+        let config = ProptestConfig {
+            cases,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        Self {
+            server,
+            runtime,
+            connection,
+            config,
+        }
+    }
+}
+
 /// Whatever is asked and given back when: both stores answer the same.
 /// `WEIR_CASES` says how many histories are tried.
 #[test]
 fn lua_answers_as_memory_does() {
-    let server = Server::start();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let connection = runtime.block_on(async {
-        let client = redis::Client::open(server.url()).unwrap();
-        let connection = client.get_multiplexed_async_connection().await;
-        Connection::Single(connection.unwrap())
-    });
-    let cases = std::env::var("WEIR_CASES").map_or(64, |n| n.parse().unwrap());
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let Histories {
+        server: _server,
+        runtime,
+        connection,
+        config,
+    } = Histories::new(64);
     proptest!(config, |(steps in steps())| {
         let tenant = TENANTS.fetch_add(1, Ordering::Relaxed);
         let mut both = Both {

@@ -13,7 +13,7 @@ use super::script::{
     Decided, Head, Reply, Scripts, Total, key, read_mail, write_hold, write_raise, write_renew,
     write_settle,
 };
-use crate::redis::{link::Connection, script::Script, tests::server::Server};
+use crate::redis::{link::Connection, script::Script, tests::Histories};
 
 const TIME: &str = "redis.call('TIME')";
 
@@ -289,19 +289,12 @@ static TENANTS: AtomicU64 = AtomicU64::new(0);
 /// are tried.
 #[test]
 fn lua_answers_as_the_book_does() {
-    let server = Server::start();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let connection = runtime.block_on(async {
-        let client = redis::Client::open(server.url()).unwrap();
-        let connection = client.get_multiplexed_async_connection().await;
-        Connection::Single(connection.unwrap())
-    });
-    let cases = std::env::var("WEIR_CASES").map_or(128, |n| n.parse().unwrap());
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let Histories {
+        server: _server,
+        runtime,
+        connection,
+        config,
+    } = Histories::new(128);
     proptest!(config, |(steps in steps())| {
         let tenant = TENANTS.fetch_add(1, Ordering::Relaxed);
         let mut both = Both {
