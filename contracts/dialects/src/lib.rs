@@ -1,12 +1,13 @@
 //! The wire formats of others: where model, text and usage stand in the
 //! dialects that clients and providers speak.
 //!
-//! [`members`] and [`sse`] read bytes as they pass, in chunks cut anywhere, and
+//! [`json`] and [`sse`] read bytes as they pass, in chunks cut anywhere, and
 //! keep only what was asked for; [`tokens`] knows the names of the fields.
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod answer;
+pub mod json;
 pub mod members;
 pub mod routes;
 pub mod sse;

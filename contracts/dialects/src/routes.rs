@@ -12,27 +12,45 @@ use weir_wire::error::Dialect;
 pub enum RequestClass {
     /// A turn of a conversation: `chat/completions`, `messages`.
     Chat,
+    /// One that is answered from a tenant's documents.
+    Rag,
     /// `completions`: a text that goes on.
     Completion,
     /// `responses`.
     Responses,
     /// `embeddings`.
     Embedding,
+    /// `images/...`.
+    Image,
+    /// `audio/...`.
+    Audio,
+    /// `moderations`.
+    Moderation,
+    /// `batches`, `messages/batches`.
+    Batch,
     /// `messages/count_tokens`. Bills nothing.
     CountTokens,
     /// `models`. Bills nothing.
     Models,
+    /// What a gateway let pass that it could not tell.
+    Unclassified,
 }
 
 impl RequestClass {
     /// Every one.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::Chat,
+        Self::Rag,
         Self::Completion,
         Self::Responses,
         Self::Embedding,
+        Self::Image,
+        Self::Audio,
+        Self::Moderation,
+        Self::Batch,
         Self::CountTokens,
         Self::Models,
+        Self::Unclassified,
     ];
 
     /// The value of `X-Request-Class` and of a usage event's `request_class`.
@@ -40,11 +58,17 @@ impl RequestClass {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Rag => "rag",
             Self::Completion => "completion",
             Self::Responses => "responses",
             Self::Embedding => "embedding",
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Moderation => "moderation",
+            Self::Batch => "batch",
             Self::CountTokens => "count_tokens",
             Self::Models => "models",
+            Self::Unclassified => "unclassified",
         }
     }
 
@@ -168,11 +192,27 @@ pub enum Route {
     NotFound,
 }
 
+/// The call in a path, without `/v1/` and its query, and the deployment that it
+/// names: `/v1/chat/completions`, or as Azure's clients have it (Azure OpenAI REST
+/// API reference), `/openai/v1/chat/completions` and
+/// `/openai/deployments/gpt-4o/chat/completions`.
+#[must_use]
+pub fn call(path: &str) -> Option<(&str, Option<&str>)> {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let Some(azure) = path.strip_prefix("/openai/") else {
+        return Some((path.strip_prefix("/v1/")?, None));
+    };
+    if let Some(deployed) = azure.strip_prefix("deployments/") {
+        let (deployment, rest) = deployed.split_once('/')?;
+        return (!deployment.is_empty()).then_some((rest, Some(deployment)));
+    }
+    Some((azure.strip_prefix("v1/")?, None))
+}
+
 /// Looks up a path, with or without its query.
 #[must_use]
 pub fn route(method: &str, path: &str) -> Route {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let Some(rest) = path.strip_prefix("/v1/") else {
+    let Some((rest, _)) = call(path) else {
         return Route::NotFound;
     };
     let known = Endpoint::ALL.into_iter().find(|e| e.path() == rest);
@@ -213,6 +253,11 @@ mod tests {
             let class = endpoint.class();
             assert_eq!(RequestClass::parse(class.as_str()), Some(class));
         }
+        let chat = Route::Endpoint(Endpoint::ChatCompletions);
+        check("POST", "/openai/v1/chat/completions", chat);
+        let path = "/openai/deployments/gpt-4o/chat/completions";
+        check("POST", &format!("{path}?api-version=2024-10-21"), chat);
+        assert_eq!(call(path), Some(("chat/completions", Some("gpt-4o"))));
         let one = Route::Endpoint(Endpoint::Models);
         check("GET", "/v1/models/gpt-4o", one);
         assert_eq!(RequestClass::parse("chats"), None);
@@ -245,6 +290,9 @@ mod tests {
             "/v1/responses/resp_1",
             "/V1/embeddings",
             "//v1/embeddings",
+            "/openai/chat/completions",
+            "/openai/deployments//chat/completions",
+            "/openai/deployments/gpt-4o",
             "/v1/../v1/embeddings",
             "/weir.usage.v1.UsageIngest/Publish",
         ] {

@@ -19,6 +19,10 @@ pub struct TokenCounts {
     /// Output that the model spent on reasoning, where the provider counts it
     /// apart.
     pub reasoning: u64,
+    /// Input of sound, where the provider counts it apart.
+    pub audio_input: u64,
+    /// Output of sound, where the provider counts it apart.
+    pub audio_output: u64,
 }
 
 /// A model's name as an answer gives it, cut to [`MODEL_MAX_BYTES`].
@@ -107,6 +111,8 @@ pub fn parse_usage_after(raw: &[u8], earlier: Option<TokenCounts>) -> Option<Tok
         cache_write,
         output: output.saturating_sub(reasoning),
         reasoning,
+        audio_input: 0,
+        audio_output: 0,
     })
 }
 
@@ -151,7 +157,7 @@ mod tests {
                 cached_input: 5,
                 cache_write: 7,
                 output: 1,
-                reasoning: 0
+                ..TokenCounts::default()
             }
         );
         let end = parse_usage_after(br#"{"output_tokens":9}"#, Some(start)).unwrap();

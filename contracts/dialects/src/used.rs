@@ -45,6 +45,8 @@ pub fn used(
             cache_write_input_tokens: tokens.cache_write,
             output_tokens: tokens.output,
             reasoning_tokens: tokens.reasoning,
+            audio_input_tokens: tokens.audio_input,
+            audio_output_tokens: tokens.audio_output,
             source: UsageSource::Reported.into(),
             ..base
         };
@@ -58,6 +60,7 @@ pub fn used(
             input_tokens: input.input,
             cached_input_tokens: input.cached_input,
             cache_write_input_tokens: input.cache_write,
+            audio_input_tokens: input.audio_input,
             output_tokens: output().min(TOKENS_MAX),
             source: UsageSource::Estimated.into(),
             ..base

@@ -14,9 +14,27 @@ pub const TENANT_PLAN: &str = "x-tenant-plan";
 /// usage-events and by Envoy's routes; the router classifies again for itself.
 pub const REQUEST_CLASS: &str = "x-request-class";
 
+/// The model that the client asked for, by its own name for it; visible ASCII.
+/// Written by request-classification; read by usage-events and by Envoy's routes.
+pub const MODEL_ASKED: &str = "x-weir-model-asked";
+
+/// `true` on a request whose answer is to be an event stream, else absent. Written by
+/// request-classification; read by Envoy's routes.
+pub const STREAM: &str = "x-weir-stream";
+
+/// About how many tokens of input a request has: a whole number. Written by
+/// request-classification; read by usage-events, for an answer that reports no
+/// usage, and by Envoy's routes.
+pub const INPUT_TOKENS: &str = "x-weir-input-tokens";
+
+/// `true` on a request that request-classification made ask for the usage in its
+/// stream. Read by usage-events, which hides what comes of it from the client.
+pub const USAGE_ADDED: &str = "x-weir-usage-added";
+
 /// A UUIDv7 minted by the gateway for each request. Written by
-/// tenant-identification; read by usage-events; shown to the client on the
-/// router's answers so that a tenant can quote it.
+/// tenant-identification; read by usage-events; shown to the client on
+/// every answer, by usage-events where the router did not, so that a tenant can
+/// quote it.
 pub const REQUEST_ID: &str = "x-weir-request-id";
 
 /// The signed tenant context, see [`crate::context`]. Written by
@@ -70,10 +88,14 @@ pub const TOKENS_RESET: &str = "x-ratelimit-reset-tokens";
 pub const OPEN: &str = "x-weir-open";
 
 /// Every header that Weir writes into a request.
-pub const INTERNAL: [&str; 6] = [
+pub const INTERNAL: [&str; 10] = [
     TENANT_ID,
     TENANT_PLAN,
     REQUEST_CLASS,
+    MODEL_ASKED,
+    STREAM,
+    INPUT_TOKENS,
+    USAGE_ADDED,
     REQUEST_ID,
     TENANT_CONTEXT,
     OPEN,

@@ -118,6 +118,7 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
         "event_id",
     )?;
     bound(event.request_class.len() <= 64, "request_class")?;
+    bound(event.producer_run.len() <= 64, "producer_run")?;
     bound(event.model_asked.len() <= MODEL_MAX_BYTES, "model_asked")?;
     bound(event.usage.len() <= ATTEMPTS_MAX, "usage")?;
     for usage in &event.usage {
@@ -140,6 +141,8 @@ fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
             ),
             (usage.output_tokens, "usage.output_tokens"),
             (usage.reasoning_tokens, "usage.reasoning_tokens"),
+            (usage.audio_input_tokens, "usage.audio_input_tokens"),
+            (usage.audio_output_tokens, "usage.audio_output_tokens"),
         ] {
             bound(count <= TOKENS_MAX, field)?;
         }
@@ -181,6 +184,7 @@ pub fn rank(event: &UsageEvent) -> u8 {
 
 #[cfg(feature = "json")]
 pub mod cloudevents;
+pub mod line;
 
 #[cfg(test)]
 mod tests {

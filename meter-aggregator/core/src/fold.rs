@@ -87,7 +87,7 @@ fn billed(event: &UsageEvent) -> Billed {
         Outcome::UpstreamError => 0,
         Outcome::Rejected | Outcome::Unspecified => return Billed::default(),
     };
-    let sum = |of: fn(&ModelUsage) -> [u64; 3]| {
+    let sum = |of: fn(&ModelUsage) -> [u64; 4]| {
         let billed = event.usage.iter().filter(|u| !u.unbilled);
         let counts = billed.flat_map(of);
         counts.fold(0_i64, |sum, n| sum.saturating_add_unsigned(n))
@@ -99,9 +99,17 @@ fn billed(event: &UsageEvent) -> Billed {
                 u.input_tokens,
                 u.cached_input_tokens,
                 u.cache_write_input_tokens,
+                u.audio_input_tokens,
             ]
         }),
-        output_tokens: sum(|u| [u.output_tokens, u.reasoning_tokens, 0]),
+        output_tokens: sum(|u| {
+            [
+                u.output_tokens,
+                u.reasoning_tokens,
+                u.audio_output_tokens,
+                0,
+            ]
+        }),
     }
 }
 
