@@ -152,10 +152,15 @@ pub fn usage(attempt: &Attempt, seen: &Seen, outcome: Outcome) -> ModelUsage {
 fn priced(attempt: &Attempt, used: ModelUsage) -> ModelUsage {
     let is_known = used.source() != UsageSource::None;
     let tokens = Tokens {
-        input: used.input_tokens,
+        // Sound is refused before any call; what an answer counts of it all the same
+        // is charged as the rest.
+        input: used.input_tokens.saturating_add(used.audio_input_tokens),
         cached_input: used.cached_input_tokens,
         cache_write: used.cache_write_input_tokens,
-        output: used.output_tokens.saturating_add(used.reasoning_tokens),
+        output: used
+            .output_tokens
+            .saturating_add(used.reasoning_tokens)
+            .saturating_add(used.audio_output_tokens),
     };
     let charge = weir_pricing::charge(&attempt.prices, attempt.markup, tokens);
     let price = match attempt.unbilled {
@@ -197,6 +202,7 @@ pub fn witness(
         duration_ms: ending.duration_ms,
         time_to_first_token_ms: ending.first_token_ms,
         tenant_context: context_header.to_owned(),
+        ..UsageEvent::default()
     }
 }
 
