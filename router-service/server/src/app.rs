@@ -192,13 +192,13 @@ impl App {
     /// witnessed.
     async fn prepare(self: &Arc<Self>, request: Request) -> Result<(Call, Hold), Refusal> {
         let Request {
-            exchange,
+            mut exchange,
             endpoint,
             headers,
             body,
         } = request;
         let ready = match body {
-            Ok(body) => self.admit(&exchange, endpoint, body).await,
+            Ok(body) => self.admit(&mut exchange, endpoint, body).await,
             Err(refusal) => Err(refusal),
         };
         let ready = match ready {
@@ -248,12 +248,13 @@ impl App {
 
     async fn admit(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         endpoint: Endpoint,
         bytes: Bytes,
     ) -> Result<Ready, Refusal> {
         let body = Body::read(endpoint, &bytes)?;
         let asked = &body.asked;
+        exchange.class = asked.class();
         let verified = &exchange.caller.verified;
         let offer = self.offer();
         // A plan that the offer does not have is refused by it, in its words.

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
 use serde_json::{Value, json};
+use weir_dialects::routes;
 use weir_router_core::{offer::Offer, refusal::Refusal};
 use weir_wire::{error::Dialect, proto::usage::Outcome};
 
@@ -35,7 +36,8 @@ pub fn answer(
         .filter(|(alias, _)| offer.models(plan).all(|m| m.name != **alias))
         .map(|(alias, _)| (alias.as_str(), "weir"));
     let mut all: Vec<(&str, &str)> = models.chain(aliases).collect();
-    let body = match path.strip_prefix("/v1/models/") {
+    let name = routes::call(path).and_then(|(call, _)| call.strip_prefix("models/"));
+    let body = match name {
         None => list(dialect, &all),
         Some(name) => {
             let Some(position) = all.iter().position(|(id, _)| *id == name) else {

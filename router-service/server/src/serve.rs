@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use weir_dialects::routes::{Endpoint, Route, route};
-use weir_router_core::refusal::Refusal;
+use weir_dialects::routes::{self, Endpoint, Route, route};
+use weir_router_core::{refusal::Refusal, request};
 use weir_wire::{error::Dialect, headers as names};
 
 use crate::{
@@ -75,7 +75,7 @@ async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Respon
                 exchange: app.exchange(caller, endpoint),
                 endpoint,
                 headers,
-                body: read_body(request).await,
+                body: read_body(request).await.map(|body| named(&path, body)),
             };
             let answer = app.infer(request).await;
             answer.map(into_response).map_err(|r| (r, None))
@@ -88,6 +88,16 @@ async fn serve(app: Arc<App>, caller: Caller, request: Request) -> Result<Respon
             Refusal::invalid(404, "unknown_url", format!("Invalid URL ({path}).")),
             None,
         )),
+    }
+}
+
+/// The body with the model that Azure's clients name in the path.
+fn named(path: &str, body: Bytes) -> Bytes {
+    match routes::call(path) {
+        Some((_, Some(deployment))) => {
+            request::with_model(&body, deployment).map_or(body, Bytes::from)
+        }
+        _ => body,
     }
 }
 

@@ -8,12 +8,12 @@ mod uses;
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use weir_dialects::routes::Endpoint;
+use weir_dialects::routes::{Endpoint, RequestClass};
 
 use self::members::Members;
 use crate::refusal::Refusal;
 
-pub use self::uses::Uses;
+pub use self::{rewrite::with_model, uses::Uses};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,15 @@ impl Asked {
             thinking_tokens: None,
             uses: Uses::default(),
             input_bytes: 0,
+        }
+    }
+
+    /// What kind of work it asks for: an operator's gateway may call it otherwise.
+    #[must_use]
+    pub fn class(&self) -> RequestClass {
+        match self.endpoint.class() {
+            RequestClass::Chat | RequestClass::Responses if self.uses.rag => RequestClass::Rag,
+            class => class,
         }
     }
 }

@@ -90,6 +90,16 @@ impl<'a> Body<'a> {
     }
 }
 
+/// The body with that model in the place of its own; none where it is no JSON
+/// object.
+#[must_use]
+pub fn with_model(body: &[u8], model: &str) -> Option<Vec<u8>> {
+    let members: Members<'_> = serde_json::from_slice(body).ok()?;
+    let mut changes = Changes::default();
+    changes.set("model", quoted(model));
+    Some(changes.apply(&members).into_bytes())
+}
+
 /// Members to be set, or to be left out; those that are there keep their place.
 #[derive(Default)]
 struct Changes(Vec<(&'static str, Option<String>)>);

@@ -324,6 +324,33 @@ fn what_a_request_uses_is_seen() {
 }
 
 #[test]
+fn what_asks_for_documents_is_of_another_class() {
+    let class = |endpoint, body: &str| Body::read(endpoint, body.as_bytes()).unwrap().asked.class();
+    let with = r#"{"model":"m","input":"x","messages":[],"retrieval":{}}"#;
+    let without = r#"{"model":"m","input":"x","messages":[]}"#;
+    for (endpoint, body, expected) in [
+        (CHAT, with, "rag"),
+        (CHAT, without, "chat"),
+        (Endpoint::Responses, with, "rag"),
+        (Endpoint::Embeddings, with, "embedding"),
+    ] {
+        assert_eq!(class(endpoint, body).as_str(), expected, "{body}");
+    }
+}
+
+#[test]
+fn azures_deployment_takes_the_models_place() {
+    let named = |body: &str| with_model(body.as_bytes(), "gpt \"4").map(String::from_utf8);
+    let expected = |text: &str| Some(Ok(text.to_owned()));
+    assert_eq!(
+        named(r#"{ "model":"m", "n": 1}"#),
+        expected(r#"{"model":"gpt \"4","n":1}"#)
+    );
+    assert_eq!(named("{}"), expected(r#"{"model":"gpt \"4"}"#));
+    assert_eq!(named("[]"), None);
+}
+
+#[test]
 fn what_is_kept_or_priced_apart_is_refused_everywhere() {
     let messages = r#""messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]"#;
     for (endpoint, member, param) in [
