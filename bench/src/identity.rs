@@ -11,6 +11,7 @@ use weir_harness::{
 
 use crate::{
     load::Load,
+    nothing,
     report::{show, table},
     series::{self, Round},
     stats::{pairs, quantile, spread},
@@ -24,16 +25,6 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// Of a subject's rounds, the one that so many of a hundred are quicker than:
 /// what others on the machine do only ever adds to a round.
 pub const QUIET_PERCENT: usize = 10;
-
-/// A filter that does nothing, as every wasm filter of Envoy begins.
-const NOTHING: &str = r#"(module
-  (memory (export "memory") 2)
-  (func (export "proxy_abi_version_0_2_1"))
-  (func (export "malloc") (param i32) (result i32) (i32.const 65536))
-  (func (export "proxy_on_context_create") (param i32 i32))
-  (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.const 1))
-  (func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))
-  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
 
 /// Who looks at the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,26 +218,7 @@ fn config(
     let filters = envoy::http_filters(&mut config)?;
     match by {
         By::Weir | By::Nobody => {}
-        By::Nothing => {
-            let module = folder.join("nothing.wasm");
-            fs::write(&module, wat::parse_str(NOTHING)?)?;
-            filters.insert(
-                0,
-                json!({
-                    "name": "nothing",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-                        "config": {
-                            "name": "nothing",
-                            "vm_config": {
-                                "runtime": "envoy.wasm.runtime.v8",
-                                "code": {"local": {"filename": module}},
-                            },
-                        },
-                    },
-                }),
-            );
-        }
+        By::Nothing => filters.insert(0, nothing::filter(folder)?),
         By::Native => {
             let provider = |algorithm: Algorithm| {
                 json!({

@@ -7,11 +7,13 @@ mod identity;
 mod inference;
 mod load;
 mod machine;
+mod nothing;
 mod quota;
 mod report;
 mod series;
 mod stats;
 mod upstream;
+mod usage;
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -54,7 +56,7 @@ struct Arguments {
     /// with a filter that does nothing
     #[arg(long)]
     identity: bool,
-    /// With --identity, how often all gateways are started anew
+    /// With --identity and --usage, how often all gateways are started anew
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     starts: u16,
     /// With --identity, only the ways whose name holds this, such as key
@@ -74,6 +76,10 @@ struct Arguments {
     /// Measure what a hold and its settle cost the router, in its file and over Redis
     #[arg(long)]
     budget: bool,
+    /// Measure what classification and usage cost: bodies of 1.2 KB and of 1 MB, streams
+    /// of a thousand chunks, and the time to the first byte
+    #[arg(long)]
+    usage: bool,
     /// Measure what the router adds to a call of a provider, against a process that
     /// only hands bytes on
     #[arg(long)]
@@ -109,6 +115,11 @@ fn main() -> anyhow::Result<()> {
         };
         println!("{machine}; load average {}", machine::load_average());
         println!("\n{}", inference::measure(extent)?);
+        return Ok(());
+    }
+    if arguments.usage {
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", usage::measure(rounds, arguments.starts.into())?);
         return Ok(());
     }
     if arguments.budget {
