@@ -1,172 +1,347 @@
-//! Model, usage and length of an answer, JSON or event stream, read as it passes.
+//! Model, usage and length of an answer, read as it passes: JSON, an event stream,
+//! or lines of JSON.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::sync::{Arc, LazyLock};
 
 use crate::{
-    members::Members,
+    json::{Kind, Places, Scan, Text},
     sse::{Piece, Reader},
-    tokens::{TokenCounts, clip_model, parse_usage, parse_usage_after},
+    tokens::{
+        TokenCounts, clip_model, parse_eval_counts, parse_timings, parse_usage, parse_usage_after,
+    },
 };
 
-/// The longest `model` or `usage` value that is kept, in bytes.
-const VALUE_MAX_BYTES: usize = 4_096;
+/// The longest value that is kept, in bytes. A usage object has a few hundred, and
+/// an error is looked at for being there alone.
+const VALUE_MAX_BYTES: usize = 8 << 10;
 
+/// What is looked for in an answer, or in each event of one. What holds it may be
+/// of any length: `response.completed` has all that the model wrote before the usage.
+const POINTERS: [&str; 14] = [
+    "/model",
+    "/usage",
+    "/error",
+    "/type",
+    "/message/model",
+    "/message/usage",
+    "/response/model",
+    "/response/usage",
+    "/timings",
+    "/x_groq/usage",
+    "/0/error",
+    "/prompt_eval_count",
+    "/eval_count",
+    "/done",
+];
 const MODEL: usize = 0;
 const USAGE: usize = 1;
 const ERROR: usize = 2;
 /// What kind of event it is, in Anthropic's streams and those of `responses`.
 const TYPE: usize = 3;
 /// Anthropic's `message_start` has the message in it.
-const MESSAGE: usize = 4;
+const MESSAGE_MODEL: usize = 4;
+const MESSAGE_USAGE: usize = 5;
 /// The events of `responses` have the response in them.
-const RESPONSE: usize = 5;
+const RESPONSE_MODEL: usize = 6;
+const RESPONSE_USAGE: usize = 7;
+/// llama.cpp's.
+const TIMINGS: usize = 8;
+const GROQ_USAGE: usize = 9;
+/// Gemini's errors come in an array.
+const FIRST_ERROR: usize = 10;
+/// Ollama's own API.
+const PROMPT_EVAL_COUNT: usize = 11;
+const EVAL_COUNT: usize = 12;
+const DONE: usize = 13;
 
-/// What an event says of the answer that it is part of.
-#[derive(Deserialize)]
-struct Whole<'a> {
-    model: Option<String>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-}
+static PLACES: LazyLock<Arc<Places>> =
+    LazyLock::new(|| Arc::new(Places::new(&POINTERS).unwrap_or_default()));
+
+/// Members whose strings are text that a model wrote: OpenAI's messages, their
+/// parts, the arguments of tool calls and what is said aloud; `delta` in the events
+/// of `responses`; Anthropic's parts of a tool's input; what models think, by all
+/// its names; `response` of Ollama's own API.
+const TEXT: [&str; 11] = [
+    "content",
+    "refusal",
+    "text",
+    "arguments",
+    "transcript",
+    "delta",
+    "partial_json",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "response",
+];
+
+/// A byte order mark, which may stand before an answer and is no part of it.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The data of the event that ends OpenAI's streams.
+const END: &[u8] = b"[DONE]";
 
 /// Watches one answer. Memory is bounded; nothing is delayed.
 #[derive(Debug)]
 pub struct Watch {
     form: Form,
-    members: Members<6>,
+    scan: Scan,
+    /// How much of [`MARK`] the answer began with; all of it once that is known.
+    mark_length: usize,
     model: Option<String>,
+    /// The same as it stands in the answer: most events repeat it.
+    raw_model: Vec<u8>,
     usage: Option<TokenCounts>,
+    /// What is used where no usage comes.
+    timings: Option<TokenCounts>,
     begun: Option<TokenCounts>,
     /// Bytes of text in the events before the present one.
     text_bytes: u64,
     error: bool,
     done: bool,
-    /// The first bytes of the present event's data, to know `[DONE]`.
-    head: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Form {
     Json,
-    Events(Reader),
+    Events(Events),
+    /// A JSON text a line, as Ollama's own API streams.
+    Lines,
 }
 
-const DONE: &[u8] = b"[DONE]";
+/// Where a stream of events stands.
+#[derive(Debug, Default)]
+struct Events {
+    reader: Reader,
+    /// The first bytes of the present event's data, to know [`END`].
+    head: [u8; 8],
+    head_length: usize,
+    /// A data line ended: if one more comes, an LF is between.
+    line_ended: bool,
+}
+
+impl Events {
+    fn start_data(&mut self, bytes: &[u8]) {
+        let room = self.head.iter_mut().skip(self.head_length);
+        for (slot, byte) in room.zip(bytes) {
+            *slot = *byte;
+            self.head_length = self.head_length.saturating_add(1);
+        }
+    }
+
+    /// Whether the event that ends here is [`END`].
+    fn end_event(&mut self) -> bool {
+        let head = self.head.get(..self.head_length).unwrap_or_default();
+        let is_end = head.trim_ascii() == END;
+        self.head_length = 0;
+        self.line_ended = false;
+        is_end
+    }
+}
 
 impl Watch {
-    /// For an answer of that `content-type`: an event stream or, whatever else
-    /// it says, JSON.
+    /// For an answer of that `content-type`: an event stream, lines of JSON or,
+    /// whatever else it says, JSON.
     #[must_use]
     pub fn new(content_type: &[u8]) -> Self {
         let essence = content_type.split(|b| *b == b';').next();
-        let stream =
-            essence.is_some_and(|e| e.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+        let essence = essence.unwrap_or_default().trim_ascii();
+        let form = if essence.eq_ignore_ascii_case(b"text/event-stream") {
+            Form::Events(Events::default())
+        } else if essence.eq_ignore_ascii_case(b"application/x-ndjson") {
+            Form::Lines
+        } else {
+            Form::Json
+        };
         Self {
-            form: if stream {
-                Form::Events(Reader::new())
-            } else {
-                Form::Json
-            },
-            members: Members::new(
-                ["model", "usage", "error", "type", "message", "response"],
-                VALUE_MAX_BYTES,
-            ),
+            form,
+            scan: Scan::new(PLACES.clone(), Text::Of(&TEXT), VALUE_MAX_BYTES).lenient(),
+            mark_length: 0,
             model: None,
+            raw_model: Vec::new(),
             usage: None,
+            timings: None,
             begun: None,
             text_bytes: 0,
             error: false,
             done: false,
-            head: Vec::new(),
         }
     }
 
-    /// Takes the next bytes of the answer.
-    pub fn feed(&mut self, chunk: &[u8]) {
-        let Form::Events(reader) = &mut self.form else {
-            self.members.feed(chunk);
-            if self.members.is_closed() {
-                self.done = true;
-                self.harvest();
+    /// Takes the next bytes of the answer. An event that is no JSON is skipped.
+    pub fn feed(&mut self, mut chunk: &[u8]) {
+        while let (Some(due), Some((byte, rest))) =
+            (MARK.get(self.mark_length), chunk.split_first())
+        {
+            if byte != due {
+                self.mark_length = MARK.len();
+                break;
             }
-            return;
-        };
-        let mut reader = std::mem::take(reader);
-        reader.feed(chunk, |piece| self.take_piece(piece));
-        self.form = Form::Events(reader);
+            self.mark_length = self.mark_length.saturating_add(1);
+            chunk = rest;
+        }
+        match &mut self.form {
+            Form::Json => self.feed_json(chunk),
+            Form::Lines => self.feed_lines(chunk),
+            Form::Events(events) => {
+                let mut events = std::mem::take(events);
+                let mut reader = std::mem::take(&mut events.reader);
+                reader.feed(chunk, |piece| self.take_piece(&mut events, piece));
+                events.reader = reader;
+                self.form = Form::Events(events);
+            }
+        }
     }
 
-    fn take_piece(&mut self, piece: Piece<'_>) {
+    /// The answer's bytes came to their end: so does the event that is open.
+    pub fn finish(&mut self) {
+        if let Form::Events(events) = &mut self.form {
+            self.done |= events.end_event();
+        }
+        if !matches!(self.form, Form::Json) && self.scan.offset() > 0 {
+            self.end_text();
+        }
+    }
+
+    fn feed_json(&mut self, chunk: &[u8]) {
+        if self.done {
+            return;
+        }
+        let is_broken = self.scan.feed(chunk).is_err();
+        if self.scan.is_whole() || is_broken {
+            // Of what is no JSON nobody can say that its end is missing.
+            self.done = true;
+        }
+        if self.done || is_broken {
+            self.harvest();
+        } else if self.model.is_none() {
+            // An estimate of an answer that is cut needs the name.
+            self.harvest_model();
+        }
+    }
+
+    fn feed_lines(&mut self, chunk: &[u8]) {
+        for line in chunk.split_inclusive(|b| *b == b'\n') {
+            let _ = self.scan.feed(line);
+            if self.scan.is_whole() || line.ends_with(b"\n") {
+                self.end_text();
+            }
+        }
+    }
+
+    fn take_piece(&mut self, events: &mut Events, piece: Piece<'_>) {
         match piece {
             Piece::Data(bytes) => {
-                let room = DONE.len().saturating_add(1).saturating_sub(self.head.len());
-                self.head.extend(bytes.iter().take(room));
-                self.members.feed(bytes);
-            }
-            Piece::DataLineEnd => {}
-            Piece::EventEnd { .. } => {
-                if self.head == DONE {
-                    self.done = true;
+                if std::mem::take(&mut events.line_ended) {
+                    let _ = self.scan.feed(b"\n");
                 }
-                self.head.clear();
-                self.harvest();
-                self.text_bytes = self.text_bytes();
-                self.members.reset();
+                events.start_data(bytes);
+                let _ = self.scan.feed(bytes);
+            }
+            Piece::DataLineEnd => events.line_ended = true,
+            Piece::EventEnd { .. } => {
+                self.done |= events.end_event();
+                self.end_text();
             }
         }
     }
 
-    fn harvest(&mut self) {
-        if let Some(model) = self.members.get(MODEL)
-            && let Ok(model) = serde_json::from_slice(model)
-        {
-            self.model = Some(clip_model(model));
+    /// One JSON text of several ends here.
+    fn end_text(&mut self) {
+        if self.scan.is_whole() {
+            self.harvest();
+            let counts = self.end_of_kind();
+            if counts {
+                self.text_bytes = self.text_bytes.saturating_add(self.scan.text_bytes());
+            }
         }
-        let usage = self.members.get(USAGE);
-        if let Some(usage) = usage.and_then(|raw| parse_usage_after(raw, self.begun)) {
-            self.usage = Some(usage);
-        }
-        self.error |= self.members.get(ERROR).is_some_and(|e| e != b"null");
-        if matches!(self.form, Form::Events(_)) {
-            self.harvest_typed();
-        }
+        self.scan.reset();
     }
 
-    /// What only events with a `type` say.
-    fn harvest_typed(&mut self) {
-        let kind = self.members.get(TYPE).unwrap_or_default();
-        let (holder, begins) = match kind {
-            br#""message_start""# => (MESSAGE, true),
-            br#""message_stop""# => {
-                self.done = true;
-                return;
-            }
-            br#""response.completed""# | br#""response.incomplete""# => {
-                self.done = true;
-                (RESPONSE, false)
-            }
-            br#""response.failed""# => {
-                self.error = true;
-                (RESPONSE, false)
-            }
-            _ => return,
+    /// What the kind of an event says of the answer, and whether its text counts.
+    fn end_of_kind(&mut self) -> bool {
+        let kind = self.raw(TYPE, Kind::String).unwrap_or_default();
+        let kind = kind.strip_prefix(b"\"").unwrap_or_default();
+        let kind = kind.strip_suffix(b"\"").unwrap_or_default();
+        let (done, error) = match kind {
+            b"message_stop"
+            | b"response.completed"
+            | b"response.incomplete"
+            | b"transcript.text.done"
+            | b"speech.audio.done"
+            | b"image_generation.completed"
+            | b"image_edit.completed" => (true, false),
+            b"response.failed" | b"error" => (false, true),
+            _ => (false, false),
         };
-        let Some(whole) = self
-            .members
-            .get(holder)
-            .and_then(|raw| serde_json::from_slice::<Whole<'_>>(raw).ok())
-        else {
+        // Other events of these streams say again what their deltas said, and a
+        // delta of sound is no text.
+        let counts = !(kind.starts_with(b"response.") || kind.starts_with(b"transcript."))
+            || (kind.ends_with(b".delta") && !kind.ends_with(b"audio.delta"));
+        if kind == b"message_start"
+            && let Some(usage) = self.raw(MESSAGE_USAGE, Kind::Object)
+            && let Some(usage) = parse_usage(usage)
+        {
+            self.begun = Some(usage);
+        }
+        let last = self.scan.found(DONE).and_then(|f| f.raw) == Some(b"true");
+        self.done |= done || (last && matches!(self.form, Form::Lines));
+        self.error |= error;
+        counts
+    }
+
+    /// The bytes of a value of that kind.
+    fn raw(&self, place: usize, kind: Kind) -> Option<&[u8]> {
+        self.scan.found(place).filter(|f| f.kind == kind)?.raw
+    }
+
+    /// Takes what stands in any of the places.
+    fn harvest(&mut self) {
+        self.harvest_model();
+        let usage = [USAGE, RESPONSE_USAGE, GROQ_USAGE]
+            .into_iter()
+            .filter_map(|place| self.raw(place, Kind::Object))
+            .find_map(|raw| {
+                let earlier = self.begun.map(|begun| self.usage.unwrap_or(begun));
+                parse_usage_after(raw, earlier)
+            });
+        if usage.is_some() {
+            self.usage = usage;
+        } else if self.usage.is_none() {
+            let timings = self.raw(TIMINGS, Kind::Object).and_then(parse_timings);
+            let prompt = self.raw(PROMPT_EVAL_COUNT, Kind::Number);
+            let counts = prompt
+                .zip(self.raw(EVAL_COUNT, Kind::Number))
+                .and_then(|(prompt, output)| parse_eval_counts(prompt, output));
+            self.timings = timings.or(counts).or(self.timings);
+        }
+        self.error |= [ERROR, FIRST_ERROR]
+            .into_iter()
+            .filter_map(|place| self.scan.found(place))
+            .any(|error| match error.kind {
+                Kind::Object | Kind::Array => true,
+                Kind::String => error.raw != Some(b"\"\""),
+                Kind::Number | Kind::Bool | Kind::Null => false,
+            });
+    }
+
+    fn harvest_model(&mut self) {
+        let raw = [MODEL, MESSAGE_MODEL, RESPONSE_MODEL]
+            .into_iter()
+            .find_map(|place| {
+                self.scan
+                    .found(place)
+                    .filter(|f| f.kind == Kind::String)?
+                    .raw
+            });
+        // Azure's first event has an empty name.
+        let Some(raw) = raw.filter(|raw| *raw != b"\"\"" && *raw != self.raw_model) else {
             return;
         };
-        if let Some(model) = whole.model {
+        if let Ok(model) = serde_json::from_slice(raw) {
             self.model = Some(clip_model(model));
-        }
-        let usage = whole.usage.and_then(|u| parse_usage(u.get().as_bytes()));
-        if begins {
-            self.begun = usage;
-        } else if usage.is_some() {
-            self.usage = usage;
+            self.raw_model.clear();
+            self.raw_model.extend_from_slice(raw);
         }
     }
 
@@ -179,7 +354,7 @@ impl Watch {
     /// The usage that the answer reports; of several, the last.
     #[must_use]
     pub fn usage(&self) -> Option<TokenCounts> {
-        self.usage
+        self.usage.or(self.timings)
     }
 
     /// What a stream that was cut had reported as it began, see
@@ -189,13 +364,18 @@ impl Watch {
         self.begun
     }
 
-    /// Bytes of text that came so far, for an estimate where no usage does.
+    /// Bytes of text that came so far, for an estimate where no usage does; of a
+    /// stream those of whole events.
     #[must_use]
     pub fn text_bytes(&self) -> u64 {
-        self.text_bytes.saturating_add(self.members.text_bytes())
+        match self.form {
+            Form::Json => self.scan.text_bytes(),
+            Form::Events(_) | Form::Lines => self.text_bytes,
+        }
     }
 
-    /// Whether the answer came to its end: the root object closed, or `[DONE]`.
+    /// Whether the answer came to its end: the root value closed, or the event came
+    /// with which its dialect ends a stream.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
@@ -210,103 +390,4 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests {
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-
-    const STREAM: &str = include_str!("../../fixtures/openai-chat-stream.txt");
-    const JSON: &str = include_str!("../../fixtures/openai-chat.json");
-
-    #[track_caller]
-    fn check(
-        content_type: &str,
-        text: &str,
-        content: &str,
-        expected: (Option<&str>, Option<[u64; 4]>, bool),
-    ) {
-        for cut in 0..=text.len() {
-            let (a, b) = text.as_bytes().split_at(cut);
-            let mut watch = Watch::new(content_type.as_bytes());
-            watch.feed(a);
-            watch.feed(b);
-            let usage = watch
-                .usage()
-                .map(|t| [t.input, t.cached_input, t.output, t.reasoning]);
-            assert_eq!(
-                (watch.model(), usage, watch.is_done()),
-                expected,
-                "cut at {cut}"
-            );
-            let length = u64::try_from(content.len()).unwrap();
-            assert_eq!(watch.text_bytes(), length, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn reads_a_stream_cut_anywhere() {
-        let expected = (Some("gpt-4o-mini-2024-07-18"), Some([19, 0, 10, 0]), true);
-        let content = "Héllo \"usage\":";
-        check("text/event-stream", STREAM, content, expected);
-        let crlf = STREAM.replace('\n', "\r\n");
-        check("Text/Event-Stream; charset=utf-8", &crlf, content, expected);
-    }
-
-    #[test]
-    fn reads_json_cut_anywhere() {
-        check(
-            "application/json",
-            JSON,
-            "Paris, \"model\":\"x\"",
-            (Some("gpt-4o-2024-08-06"), Some([3, 16, 6, 4]), true),
-        );
-    }
-
-    #[test]
-    fn reads_anthropics_stream_cut_anywhere() {
-        let stream = r#"event: message_start
-data: {"type":"message_start","message":{"id":"msg_1","model":"claude-x","content":[],"usage":{"input_tokens":9,"cache_read_input_tokens":4,"output_tokens":1}}}
-
-event: content_block_delta
-data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}
-
-event: message_delta
-data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}
-
-event: message_stop
-data: {"type":"message_stop"}
-
-"#;
-        let expected = (Some("claude-x"), Some([9, 4, 7, 0]), true);
-        check("text/event-stream", stream, "Hello", expected);
-        let mut cut = Watch::new(b"text/event-stream");
-        cut.feed(&stream.as_bytes()[..stream.find("event: message_delta").unwrap()]);
-        assert_eq!((cut.usage(), cut.is_done()), (None, false));
-        assert_eq!(cut.begun().map(|t| t.input), Some(9));
-    }
-
-    #[test]
-    fn reads_the_end_of_a_response() {
-        let stream = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"gpt-x\",\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}}\n\n";
-        let expected = (Some("gpt-x"), Some([3, 0, 2, 0]), true);
-        check("text/event-stream", stream, "", expected);
-    }
-
-    #[test]
-    fn a_cut_stream_is_not_done() {
-        let cut = STREAM.len() / 2;
-        let mut watch = Watch::new(b"text/event-stream");
-        watch.feed(&STREAM.as_bytes()[..cut]);
-        assert_eq!((watch.usage(), watch.is_done()), (None, false));
-    }
-
-    #[test]
-    fn an_error_inside_a_stream_is_seen() {
-        let mut watch = Watch::new(b"text/event-stream");
-        watch.feed(b"data: {\"choices\":[],\"error\":null}\n\n");
-        assert!(!watch.has_error());
-        watch.feed(b"data: {\"error\":{\"message\":\"overloaded\"}}\n\n");
-        assert!(watch.has_error());
-    }
-}
+mod tests;

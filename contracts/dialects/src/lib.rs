@@ -8,7 +8,6 @@
 
 pub mod answer;
 pub mod json;
-pub mod members;
 pub mod routes;
 pub mod sse;
 pub mod tokens;

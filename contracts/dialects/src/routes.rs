@@ -192,6 +192,9 @@ pub enum Route {
     NotFound,
 }
 
+/// What the paths of Azure's clients begin with.
+const AZURE: &str = "/openai/";
+
 /// The call in a path, without `/v1/` and its query, and the deployment that it
 /// names: `/v1/chat/completions`, or as Azure's clients have it (Azure OpenAI REST
 /// API reference), `/openai/v1/chat/completions` and
@@ -199,34 +202,114 @@ pub enum Route {
 #[must_use]
 pub fn call(path: &str) -> Option<(&str, Option<&str>)> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let Some(azure) = path.strip_prefix("/openai/") else {
+    let Some(azure) = path.strip_prefix(AZURE) else {
         return Some((path.strip_prefix("/v1/")?, None));
     };
     if let Some(deployed) = azure.strip_prefix("deployments/") {
         let (deployment, rest) = deployed.split_once('/')?;
         return (!deployment.is_empty()).then_some((rest, Some(deployment)));
     }
-    Some((azure.strip_prefix("v1/")?, None))
+    // These two Azure has without a deployment, too.
+    let is_bare = azure == "responses" || azure == "models" || azure.starts_with("models/");
+    let rest = if is_bare {
+        azure
+    } else {
+        azure.strip_prefix("v1/")?
+    };
+    Some((rest, None))
 }
 
 /// Looks up a path, with or without its query.
 #[must_use]
 pub fn route(method: &str, path: &str) -> Route {
-    let Some((rest, _)) = call(path) else {
-        return Route::NotFound;
-    };
-    let known = Endpoint::ALL.into_iter().find(|e| e.path() == rest);
-    let one_model = || {
-        let id = rest.strip_prefix("models/")?;
-        (!id.is_empty() && !id.contains('/')).then_some(Endpoint::Models)
-    };
-    match known.or_else(one_model) {
+    let endpoint = call(path).and_then(|(rest, deployment)| {
+        let known = Endpoint::ALL.into_iter().find(|e| e.path() == rest);
+        let one_model = || {
+            let id = rest.strip_prefix("models/")?;
+            (!id.is_empty() && !id.contains('/')).then_some(Endpoint::Models)
+        };
+        let endpoint = known.or_else(one_model)?;
+        // Azure has OpenAI's calls alone, and a deployment is no list of models.
+        let azure = path.starts_with(AZURE) && endpoint.dialect() == Dialect::Anthropic;
+        let listed = deployment.is_some() && endpoint == Endpoint::Models;
+        (!azure && !listed).then_some(endpoint)
+    });
+    match endpoint {
         Some(endpoint) if endpoint.method() == method => Route::Endpoint(endpoint),
         Some(endpoint) => Route::MethodNotAllowed {
             allow: endpoint.method(),
         },
         None => Route::NotFound,
     }
+}
+
+/// What a gateway makes of a path and a method, where not all goes to Weir's router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathClass {
+    /// What it asks for, and the call where the router serves it.
+    Class(RequestClass, Option<Endpoint>),
+    /// The path is known, and takes these methods only.
+    MethodNotAllowed {
+        /// For the `allow` header.
+        allow: &'static str,
+    },
+    /// No path that is known.
+    Unknown,
+}
+
+/// What both APIs have and Weir's router does not serve, after `/v1/`: a path, in
+/// which `*` is one identifier, its methods and its class (OpenAI's API reference;
+/// Anthropic's, "Message Batches").
+const OTHERS: [(&str, &str, RequestClass); 14] = [
+    ("images/generations", "POST", RequestClass::Image),
+    ("images/edits", "POST", RequestClass::Image),
+    ("images/variations", "POST", RequestClass::Image),
+    ("audio/speech", "POST", RequestClass::Audio),
+    ("audio/transcriptions", "POST", RequestClass::Audio),
+    ("audio/translations", "POST", RequestClass::Audio),
+    ("moderations", "POST", RequestClass::Moderation),
+    ("batches", "GET, POST", RequestClass::Batch),
+    ("batches/*", "GET", RequestClass::Batch),
+    ("batches/*/cancel", "POST", RequestClass::Batch),
+    ("messages/batches", "GET, POST", RequestClass::Batch),
+    ("messages/batches/*", "DELETE, GET", RequestClass::Batch),
+    ("messages/batches/*/results", "GET", RequestClass::Batch),
+    ("messages/batches/*/cancel", "POST", RequestClass::Batch),
+];
+
+/// Looks up a path, with or without its query, among all calls that are known.
+#[must_use]
+pub fn classify_path(method: &str, path: &str) -> PathClass {
+    match route(method, path) {
+        Route::Endpoint(endpoint) => return PathClass::Class(endpoint.class(), Some(endpoint)),
+        Route::MethodNotAllowed { allow } => return PathClass::MethodNotAllowed { allow },
+        Route::NotFound => {}
+    }
+    let known = call(path).and_then(|(rest, deployment)| {
+        let mut others = OTHERS.iter();
+        let other = others.find(|(pattern, _, _)| has_form(rest, pattern))?;
+        let azure = path.starts_with(AZURE) && rest.starts_with("messages/");
+        // What is batched names its deployments inside.
+        let deployed = deployment.is_some() && other.2 == RequestClass::Batch;
+        (!azure && !deployed).then_some(other)
+    });
+    match known {
+        Some((_, methods, class)) if methods.split(", ").any(|m| m == method) => {
+            PathClass::Class(*class, None)
+        }
+        Some((_, allow, _)) => PathClass::MethodNotAllowed { allow },
+        None => PathClass::Unknown,
+    }
+}
+
+/// Whether a path has the parts of a pattern, `*` being any one of them.
+fn has_form(path: &str, pattern: &str) -> bool {
+    let mut parts = path.split('/');
+    let fits = pattern.split('/').all(|wanted| {
+        let part = parts.next().unwrap_or_default();
+        part == wanted || (wanted == "*" && !part.is_empty())
+    });
+    fits && parts.next().is_none()
 }
 
 #[cfg(test)]
@@ -257,6 +340,9 @@ mod tests {
         check("POST", "/openai/v1/chat/completions", chat);
         let path = "/openai/deployments/gpt-4o/chat/completions";
         check("POST", &format!("{path}?api-version=2024-10-21"), chat);
+        let responses = Route::Endpoint(Endpoint::Responses);
+        check("POST", "/openai/responses?api-version=preview", responses);
+        check("GET", "/openai/models", Route::Endpoint(Endpoint::Models));
         assert_eq!(call(path), Some(("chat/completions", Some("gpt-4o"))));
         let one = Route::Endpoint(Endpoint::Models);
         check("GET", "/v1/models/gpt-4o", one);
@@ -293,10 +379,64 @@ mod tests {
             "/openai/chat/completions",
             "/openai/deployments//chat/completions",
             "/openai/deployments/gpt-4o",
+            "/openai/deployments/gpt-4o/models",
+            "/openai/v1/messages",
+            "/openai/deployments/gpt-4o/messages/count_tokens",
             "/v1/../v1/embeddings",
             "/weir.usage.v1.UsageIngest/Publish",
         ] {
             check("POST", path, Route::NotFound);
+        }
+    }
+
+    #[track_caller]
+    fn check_class(method: &str, path: &str, expected: PathClass) {
+        assert_eq!(classify_path(method, path), expected, "{method} {path}");
+    }
+
+    #[test]
+    fn a_gateway_knows_more_than_the_router_serves() {
+        for endpoint in Endpoint::ALL {
+            let class = PathClass::Class(endpoint.class(), Some(endpoint));
+            let path = format!("/v1/{}?a=b", endpoint.path());
+            check_class(endpoint.method(), &path, class);
+        }
+        for (pattern, methods, class) in OTHERS {
+            let path = format!("/v1/{}", pattern.replace('*', "id_1"));
+            for method in ["GET", "POST", "DELETE", "PUT", "get"] {
+                let expected = if methods.split(", ").any(|m| m == method) {
+                    PathClass::Class(class, None)
+                } else {
+                    PathClass::MethodNotAllowed { allow: methods }
+                };
+                check_class(method, &path, expected);
+            }
+            check_class("POST", &format!("{path}/a/b/c"), PathClass::Unknown);
+        }
+        for (path, class) in [
+            ("/openai/v1/batches", RequestClass::Batch),
+            (
+                "/openai/v1/moderations?api-version=1",
+                RequestClass::Moderation,
+            ),
+            (
+                "/openai/deployments/d/images/generations",
+                RequestClass::Image,
+            ),
+            ("/openai/deployments/d/audio/speech", RequestClass::Audio),
+        ] {
+            check_class("POST", path, PathClass::Class(class, None));
+        }
+        for path in [
+            "/v1/batches/",
+            "/v1/batches//cancel",
+            "/v1/images",
+            "/v1/files",
+            "/openai/v1/messages/batches",
+            "/openai/deployments/d/batches",
+            "/audio/speech",
+        ] {
+            check_class("POST", path, PathClass::Unknown);
         }
     }
 }

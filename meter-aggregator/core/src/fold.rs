@@ -71,11 +71,15 @@ pub fn arrival(first: (u8, &[u8]), second: (u8, &[u8])) -> Arrival {
 /// the highest rank decides, the router's before the gateway's.
 #[must_use]
 pub fn fold(witnesses: &[UsageEvent]) -> Billed {
+    decisive(witnesses).map(billed).unwrap_or_default()
+}
+
+/// The witness whose word is billed.
+#[must_use]
+pub fn decisive(witnesses: &[UsageEvent]) -> Option<&UsageEvent> {
     witnesses
         .iter()
         .max_by_key(|e| (rank(e), e.witness() == Witness::Router))
-        .map(billed)
-        .unwrap_or_default()
 }
 
 fn billed(event: &UsageEvent) -> Billed {

@@ -3,7 +3,10 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod fold;
+pub mod gaps;
 pub mod hour;
 pub mod intent;
 pub mod journal;
+pub mod log;
 pub mod meter;
+pub mod shown;

@@ -4,23 +4,32 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::time::Instant;
 use weir_meter_core::hour::Hour;
 use weir_process::{bears, now_ms};
+use weir_wire::ids::{RequestId, TenantId};
 
 use crate::{
     api::{Ingest, plain},
-    ledger::{IntentCount, Line, Stuck},
+    ledger::{Gap, IntentCount, Line, Stuck, Wanted},
+    tail::LogStatus,
 };
 
 /// How long `close-hour` waits for the stream to be quiet, and then for Stripe.
 const CLOSE_MAX: Duration = Duration::from_secs(60);
+
+/// How many requests are shown where nothing is said.
+const LIMIT_DEFAULT: u32 = 100;
+
+/// The most requests that are shown at a time.
+const LIMIT_MAX: u32 = 10_000;
 
 /// The state of the books.
 #[derive(Debug, Serialize)]
@@ -39,6 +48,12 @@ pub struct Status {
     pub conflicts: i64,
     /// Events that were set aside.
     pub quarantined: i64,
+    /// Events that a producer numbered and nobody brought.
+    pub missing: u64,
+    /// Where they are missing, the oldest first, a hundred at the most.
+    pub gaps: Vec<Gap>,
+    /// The access logs that are followed.
+    pub logs: Vec<LogStatus>,
     /// Why nothing could be sent, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -52,11 +67,49 @@ struct Close {
     quiet_ms: u64,
 }
 
+/// How events are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Events {
+    tenant: Option<String>,
+    request: Option<String>,
+    /// Milliseconds of the Unix epoch.
+    since_ms: Option<i64>,
+    before: Option<String>,
+    limit: Option<u32>,
+}
+
+impl Events {
+    /// What is asked for, or what is wrong with it.
+    fn wanted(self) -> Result<Wanted, String> {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(format!("limit: must be 1 to {LIMIT_MAX}, found {limit}"));
+        }
+        for (name, id) in [("request", &self.request), ("before", &self.before)] {
+            if let Some(Err(error)) = id.as_deref().map(RequestId::parse) {
+                return Err(format!("{name}: {error}"));
+            }
+        }
+        if let Some(Err(error)) = self.tenant.as_deref().map(TenantId::new) {
+            return Err(format!("tenant: {error}"));
+        }
+        Ok(Wanted {
+            tenant: self.tenant,
+            request_id: self.request,
+            since_ms: self.since_ms,
+            before: self.before,
+            limit,
+        })
+    }
+}
+
 /// The admin's paths.
 pub fn routes() -> Router<Arc<Ingest>> {
     Router::new()
         .route("/admin/status", get(status))
         .route("/admin/close-hour", post(close_hour))
+        .route("/admin/events", get(events))
 }
 
 async fn status(State(ingest): State<Arc<Ingest>>, headers: HeaderMap) -> Response {
@@ -79,6 +132,37 @@ async fn close_hour(
     wait_for_quiet(&ingest, Duration::from_millis(close.quiet_ms), deadline).await;
     let problem = close_books(&ingest, deadline).await.err();
     answer(&ingest, problem).await
+}
+
+async fn events(
+    State(ingest): State<Arc<Ingest>>,
+    headers: HeaderMap,
+    query: Result<Query<Events>, QueryRejection>,
+) -> Response {
+    if let Some(refusal) = refuse_others(&ingest, &headers) {
+        return refusal;
+    }
+    let wanted = match query {
+        Ok(Query(query)) => query.wanted(),
+        Err(rejection) => Err(rejection.body_text()),
+    };
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(message) => return plain(StatusCode::BAD_REQUEST, &message),
+    };
+    let single = wanted.request_id.clone();
+    let found = match ingest.books.book_all().await {
+        Ok(()) => ingest.books.with(move |l| l.requests(&wanted)).await,
+        Err(error) => Err(error),
+    };
+    match (found, single) {
+        (Ok(requests), Some(id)) if requests.is_empty() => plain(
+            StatusCode::NOT_FOUND,
+            &format!("request: the ledger has nothing of {id}"),
+        ),
+        (Ok(requests), _) => Json(json!({"requests": requests})).into_response(),
+        (Err(error), _) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 /// An answer for whoever is not the operator.
@@ -131,7 +215,9 @@ async fn close_books(ingest: &Ingest, deadline: Instant) -> Result<(), String> {
 }
 
 async fn answer(ingest: &Ingest, problem: Option<String>) -> Response {
-    let hour = Hour::of_ms(now_ms()).0;
+    let now_ms = now_ms();
+    let hour = Hour::of_ms(now_ms).0;
+    let logs = ingest.logs.iter().map(|log| log.status()).collect();
     let billable = ingest.sender.billable();
     let found = ingest
         .books
@@ -149,6 +235,9 @@ async fn answer(ingest: &Ingest, problem: Option<String>) -> Response {
                 open: ledger.open_intents()?,
                 conflicts: ledger.conflicts()?,
                 quarantined: stream.quarantined()?,
+                missing: ledger.missing(now_ms)?,
+                gaps: ledger.gaps(now_ms)?,
+                logs,
                 problem,
             })
         })

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use weir_wire::keys::Keyring;
 
-use crate::{books::Books, config::Producer, sender::Sender, stream::Stream};
+use crate::{books::Books, config::Producer, sender::Sender, stream::Stream, tail::LogState};
 
 /// What every request shares.
 pub struct Ingest {
@@ -14,8 +14,10 @@ pub struct Ingest {
     pub books: Books,
     pub sender: Arc<Sender>,
     pub producers: Vec<Producer>,
+    /// The access logs that are followed.
+    pub logs: Vec<Arc<LogState>>,
     pub admin_token: String,
-    pub keys: Keyring,
+    pub keys: Arc<Keyring>,
 }
 
 /// An answer for an operator or a producer: one line of text.

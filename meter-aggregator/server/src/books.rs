@@ -45,17 +45,26 @@ impl Books {
         }
     }
 
-    /// Books all that the stream holds.
+    /// Books all that the stream holds, and takes note of what was set aside.
     pub async fn book_all(&self) -> Result<(), LedgerError> {
         self.with_both(|ledger, reader| {
+            let now_ms = weir_process::now_ms();
             loop {
                 let after = ledger.booked_upto()?;
                 let events = reader.read(after, BOOK_MAX)?;
                 let Some((last, _)) = events.last() else {
+                    break;
+                };
+                ledger.book(&events, now_ms)?;
+                reader.trim(*last)?;
+            }
+            loop {
+                let noted = reader.noted(ledger.noted_upto()?, BOOK_MAX)?;
+                let Some(last) = noted.last() else {
                     return Ok(());
                 };
-                ledger.book(&events)?;
-                reader.trim(*last)?;
+                ledger.note(&noted, now_ms)?;
+                reader.trim_noted(last.id)?;
             }
         })
         .await

@@ -27,6 +27,8 @@ pub struct File {
     /// Where the stream and the ledger are.
     pub data_dir: PathBuf,
     producers: Vec<ProducerFile>,
+    #[serde(default)]
+    access_logs: Vec<AccessLogFile>,
     stripe: StripeFile,
     tenants: BTreeMap<TenantId, TenantFile>,
 }
@@ -37,6 +39,13 @@ struct ProducerFile {
     name: String,
     witness: WitnessName,
     token_env: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessLogFile {
+    path: PathBuf,
+    producer: String,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -66,12 +75,31 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub producers: Vec<Producer>,
+    pub access_logs: Vec<AccessLog>,
     pub admin_token: String,
     pub keys: Keyring,
     pub stripe: StripeSettings,
 }
 
+/// A gateway's log that is followed.
+#[derive(Clone)]
+pub struct AccessLog {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Who writes it.
+    pub producer: Producer,
+}
+
+/// What a replay needs.
+pub struct ReplaySettings {
+    pub data_dir: PathBuf,
+    pub producers: Vec<Producer>,
+    /// Where no aggregator runs, events are checked by these.
+    pub keys: Keyring,
+}
+
 /// Someone who may send events.
+#[derive(Clone)]
 pub struct Producer {
     pub name: String,
     pub witness: Witness,
@@ -100,22 +128,18 @@ pub fn read(path: &Path) -> anyhow::Result<File> {
 pub fn load(path: &Path) -> anyhow::Result<Settings> {
     let file = read(path)?;
     validate(&file).with_context(|| path.display().to_string())?;
-    let producers = file
-        .producers
+    let producers = producers(file.producers)?;
+    let access_logs = file
+        .access_logs
         .into_iter()
-        .enumerate()
-        .map(|(i, producer)| {
-            Ok(Producer {
-                token: secret(&producer.token_env)
-                    .with_context(|| format!("producers[{i}].token_env"))?,
-                name: producer.name,
-                witness: match producer.witness {
-                    WitnessName::Gateway => Witness::Gateway,
-                    WitnessName::Router => Witness::Router,
-                },
+        .filter_map(|log| {
+            let producer = producers.iter().find(|p| p.name == log.producer)?;
+            Some(AccessLog {
+                path: log.path,
+                producer: producer.clone(),
             })
         })
-        .collect::<anyhow::Result<Vec<Producer>>>()?;
+        .collect();
     let admin_token = secret(ADMIN_ENVIRONMENT)?;
     check_tokens(&producers, &admin_token)?;
     let customers = file
@@ -127,6 +151,7 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         listen: file.listen,
         data_dir: file.data_dir,
         producers,
+        access_logs,
         admin_token,
         keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
         stripe: StripeSettings {
@@ -137,6 +162,32 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             customers,
         },
     })
+}
+
+/// Reads what a replay needs, and no secret beside that.
+pub fn load_for_replay(path: &Path) -> anyhow::Result<ReplaySettings> {
+    let file = read(path)?;
+    validate(&file).with_context(|| path.display().to_string())?;
+    Ok(ReplaySettings {
+        data_dir: file.data_dir,
+        producers: producers(file.producers)?,
+        keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
+    })
+}
+
+fn producers(files: Vec<ProducerFile>) -> anyhow::Result<Vec<Producer>> {
+    let named = files.into_iter().enumerate().map(|(i, producer)| {
+        Ok(Producer {
+            token: secret(&producer.token_env)
+                .with_context(|| format!("producers[{i}].token_env"))?,
+            name: producer.name,
+            witness: match producer.witness {
+                WitnessName::Gateway => Witness::Gateway,
+                WitnessName::Router => Witness::Router,
+            },
+        })
+    });
+    named.collect()
 }
 
 /// A token says who sends, and so as which witness: with one token for two the
@@ -159,6 +210,7 @@ fn validate(file: &File) -> anyhow::Result<()> {
     if file.producers.is_empty() {
         bail!("producers: must name at least one");
     }
+    validate_logs(file)?;
     for meter in Meter::ALL {
         match file.stripe.meters.get(&meter) {
             Some(name) if (1..=100).contains(&name.len()) => {}
@@ -181,6 +233,42 @@ fn validate(file: &File) -> anyhow::Result<()> {
             bail!(
                 "tenants.{tenant}.stripe_customer: {} is {other}'s already; one customer is one tenant",
                 t.stripe_customer
+            );
+        }
+    }
+    Ok(())
+}
+
+fn validate_logs(file: &File) -> anyhow::Result<()> {
+    for (i, producer) in file.producers.iter().enumerate() {
+        if file
+            .producers
+            .iter()
+            .take(i)
+            .any(|p| p.name == producer.name)
+        {
+            bail!(
+                "producers[{i}].name: another producer is named {:?}, too",
+                producer.name
+            );
+        }
+    }
+    for (i, log) in file.access_logs.iter().enumerate() {
+        if !log.path.is_absolute() || log.path.file_name().is_none() {
+            bail!(
+                "access_logs[{i}].path: must be a file's absolute path, found {:?}",
+                log.path
+            );
+        }
+        if file.access_logs.iter().take(i).any(|l| l.path == log.path) {
+            bail!("access_logs[{i}].path: {:?} is listed twice", log.path);
+        }
+        if !file.producers.iter().any(|p| p.name == log.producer) {
+            let names: Vec<&str> = file.producers.iter().map(|p| p.name.as_str()).collect();
+            bail!(
+                "access_logs[{i}].producer: must be one of {}, found {:?}",
+                names.join(", "),
+                log.producer
             );
         }
     }
@@ -228,6 +316,24 @@ mod tests {
     fn what_is_wrong_is_named() {
         check_refused("data_dir:", "datadir:", "datadir");
         check_refused("witness: router", "witness: proxy", "proxy");
+        check_refused("name: router", "name: gateway", "producers[1].name");
+        let log = "access_logs:\n  - path: ";
+        check_refused(
+            "/var/log/envoy/usage.log",
+            "usage.log",
+            "access_logs[0].path",
+        );
+        check_refused(
+            "producer: gateway",
+            "producer: envoy",
+            "access_logs[0].producer: must be one of gateway, router, found \"envoy\"",
+        );
+        check_refused("producer: gateway", "producers: gateway", "producers");
+        check_refused(
+            log,
+            &format!("{log}/var/log/envoy/usage.log\n    producer: router\n  - path: "),
+            "access_logs[1].path",
+        );
         check_refused(
             "    api_calls: weir_api_calls\n",
             "",

@@ -14,15 +14,14 @@ use prost::Message as _;
 use weir_process::bears;
 use weir_wire::{
     headers as names,
-    keys::Keyring,
-    proto::usage::{PublishRequest, PublishResponse, UsageEvent},
-    usage::{self, PROTO_CONTENT_TYPE, PUBLISH_PATH, cloudevents},
+    proto::usage::{PublishRequest, PublishResponse},
+    usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
 };
 
 use crate::{
     api::{Ingest, plain},
-    config::Producer,
-    stream::{AppendError, Batch},
+    ingest::sort,
+    stream::AppendError,
 };
 
 /// The largest batch, in bytes.
@@ -69,10 +68,10 @@ async fn publish(
     let Ok(request) = PublishRequest::decode(body) else {
         return plain(StatusCode::BAD_REQUEST, "body: not a PublishRequest");
     };
-    let batch = sort(request.events, producer, &ingest.keys);
+    let batch = sort(request.events, producer, &ingest.keys, |_| None);
     let response = PublishResponse {
         accepted: u32::try_from(batch.events.len()).unwrap_or(u32::MAX),
-        quarantined: u32::try_from(batch.quarantined.len()).unwrap_or(u32::MAX),
+        quarantined: u32::try_from(batch.aside.len()).unwrap_or(u32::MAX),
     };
     match ingest.stream.append(batch).await {
         Ok(()) => (
@@ -93,40 +92,3 @@ async fn publish(
         }
     }
 }
-
-/// Tells what can be booked from what is set aside, with the reason.
-fn sort(events: Vec<UsageEvent>, producer: &Producer, keys: &Keyring) -> Batch {
-    let mut batch = Batch::default();
-    for event in events {
-        let bytes = event.encode_to_vec();
-        match line(event, producer, keys) {
-            Ok(line) => batch.events.push(line),
-            Err(reason) => {
-                tracing::warn!(producer = %producer.name, reason, "an event was quarantined");
-                batch.quarantined.push((bytes, reason));
-            }
-        }
-    }
-    batch
-}
-
-fn line(event: UsageEvent, producer: &Producer, keys: &Keyring) -> Result<String, String> {
-    let checked = usage::check(event, keys).map_err(|e| e.to_string())?;
-    if checked.witness != producer.witness {
-        return Err(format!("witness is not what {} may send", producer.name));
-    }
-    let age_ms = weir_process::now_ms().saturating_sub(checked.request_id.time_ms());
-    if age_ms > AGE_MAX_MS {
-        return Err("request_id is older than 35 days".to_owned());
-    }
-    if age_ms < AHEAD_MAX_MS.saturating_neg() {
-        return Err("request_id is more than 5 minutes ahead".to_owned());
-    }
-    cloudevents::encode(checked.event).map_err(|e| e.to_string())
-}
-
-/// What Stripe would no longer take: 35 days.
-const AGE_MAX_MS: i64 = 35 * 86_400_000;
-
-/// What Stripe would not yet take: five minutes.
-const AHEAD_MAX_MS: i64 = 300_000;

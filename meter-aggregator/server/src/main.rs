@@ -7,11 +7,14 @@ mod cli;
 mod config;
 mod database;
 mod http;
+mod ingest;
 mod ledger;
+mod replay;
 mod sender;
 mod service;
 mod stream;
 mod stripe;
+mod tail;
 
 use std::process::ExitCode;
 

@@ -3,19 +3,20 @@
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::{net::TcpListener, sync::watch};
-use weir_process::{StopSignal, write_whole};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use weir_process::{StopSignal, now_ms, write_whole};
 
 use crate::{
     admin,
     api::Ingest,
     books::Books,
-    config::Settings,
+    config::{AccessLog, Settings},
     http,
-    ledger::Ledger,
+    ledger::{Ledger, LedgerError},
     sender::Sender,
     stream::Stream,
     stripe::{MeterError, Stripe},
+    tail::{LogState, Tail},
 };
 
 /// How long requests under way may take after a signal.
@@ -58,14 +59,27 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
 
     let (stop, stopped) = watch::channel(false);
     let booking = tokio::spawn(book(books.clone(), stream.tail.clone(), stopped.clone()));
-    let sending = tokio::spawn(bill(sender.clone(), stopped));
+    let sending = tokio::spawn(bill(sender.clone(), stopped.clone()));
+    let keys = Arc::new(settings.keys);
+    let logs: Vec<(AccessLog, Arc<LogState>)> = settings
+        .access_logs
+        .into_iter()
+        .map(|log| (log.clone(), Arc::new(LogState::new(log.path))))
+        .collect();
+    let states = logs.iter().map(|(_, state)| state.clone()).collect();
+    let tails = Tail::all(&stream, &books, &keys, logs)?;
+    let tails: Vec<JoinHandle<()>> = tails
+        .into_iter()
+        .map(|tail| tokio::spawn(tail.run(stopped.clone())))
+        .collect();
     let ingest = Arc::new(Ingest {
         stream,
         books: books.clone(),
         sender,
         producers: settings.producers,
+        logs: states,
         admin_token: settings.admin_token,
-        keys: settings.keys,
+        keys,
     });
     let routes = http::routes().merge(admin::routes()).with_state(ingest);
     let stopping = async {
@@ -77,6 +91,9 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
         tracing::warn!("connections were still open after {GRACE:?}");
     }
     stop.send_replace(true);
+    for tail in tails {
+        tail.await?;
+    }
     booking.await?;
     // An intent under way is in the ledger: the next start sends it again under
     // the same identifier.
@@ -89,7 +106,7 @@ pub async fn run(settings: Settings, ready_file: Option<&Path>) -> anyhow::Resul
 }
 
 /// Takes the folder for this process alone; the lock goes with the process.
-fn lock(folder: &Path) -> anyhow::Result<File> {
+pub fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path)
         .with_context(|| format!("data_dir: cannot write {}", path.display()))?;
@@ -106,12 +123,30 @@ async fn book(books: Books, mut tail: watch::Receiver<i64>, mut stopped: watch::
             tracing::error!(error = %anyhow::Error::new(error), "booking failed; it is tried again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        if let Err(error) = tell_gaps(&books).await {
+            tracing::error!(error = %anyhow::Error::new(error), "gaps can't be looked up");
+        }
         tokio::select! {
             _ = stopped.wait_for(|s| *s) => return,
             changed = tail.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
         }
     }
+}
+
+/// Says once of events that they are missing.
+async fn tell_gaps(books: &Books) -> Result<(), LedgerError> {
+    let gaps = books.with(|ledger| ledger.tell_gaps(now_ms())).await?;
+    for gap in gaps {
+        tracing::error!(
+            witness = gap.witness,
+            run = gap.run,
+            first = gap.first,
+            last = gap.last,
+            "usage events are missing"
+        );
+    }
+    Ok(())
 }
 
 /// Plans and sends from time to time.

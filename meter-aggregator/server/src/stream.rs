@@ -12,6 +12,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 use tokio::sync::{oneshot, watch};
+use weir_wire::proto::usage::Witness;
 
 use crate::database::open_database;
 
@@ -21,13 +22,42 @@ const WAITING_MAX: usize = 256;
 /// The most appends in one commit.
 const GROUP_MAX: usize = 256;
 
-/// What one request brought.
-#[derive(Debug, Default)]
+/// The longest name of a run that is noted of what is set aside, in bytes.
+const RUN_MAX_BYTES: usize = 64;
+
+/// What one request, or one block of a log, brought.
+#[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// CloudEvents, one JSON text each.
     pub events: Vec<String>,
-    /// What can't be booked, as it came, and why.
-    pub quarantined: Vec<(Vec<u8>, String)>,
+    /// What can't be booked.
+    pub aside: Vec<Aside>,
+}
+
+/// What can't be booked, and goes to quarantine.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    /// As it came.
+    pub bytes: Vec<u8>,
+    /// Why.
+    pub reason: String,
+    /// Where it stood in which file: what is read twice is set aside once.
+    pub place: Option<String>,
+    /// Of an event the witness, run and number, by which it is not missing.
+    pub number: Option<(Witness, String, u64)>,
+}
+
+/// An event that did not come to the stream, but came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// Its number in the table.
+    pub id: i64,
+    /// The witness, as its number.
+    pub witness: i32,
+    /// The producer's run.
+    pub run: String,
+    /// The event's number in it.
+    pub number: u64,
 }
 
 /// Why a batch was not taken.
@@ -70,8 +100,15 @@ impl Stream {
                at_ms INTEGER NOT NULL,
                reason TEXT NOT NULL,
                event BLOB NOT NULL
+             );
+             CREATE TABLE IF NOT EXISTS noted (
+               id INTEGER PRIMARY KEY AUTOINCREMENT,
+               witness INTEGER NOT NULL,
+               run TEXT NOT NULL,
+               number INTEGER NOT NULL
              );",
         )?;
+        add_places(&connection)?;
         let last = connection
             .query_row(
                 "SELECT seq FROM sqlite_sequence WHERE name = 'event'",
@@ -150,11 +187,50 @@ impl Reader {
         Ok(())
     }
 
+    /// Events that were set aside, `limit` of them at the most, after `after`.
+    pub fn noted(&self, after: i64, limit: usize) -> rusqlite::Result<Vec<Noted>> {
+        self.connection
+            .prepare_cached(
+                "SELECT id, witness, run, number FROM noted WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?
+            .query_map(params![after, limit as i64], |row| {
+                Ok(Noted {
+                    id: row.get(0)?,
+                    witness: row.get(1)?,
+                    run: row.get(2)?,
+                    number: row.get::<_, i64>(3)?.cast_unsigned(),
+                })
+            })?
+            .collect()
+    }
+
+    /// Drops what was noted up to and with `upto`.
+    pub fn trim_noted(&self, upto: i64) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM noted WHERE id <= ?1")?
+            .execute([upto])?;
+        Ok(())
+    }
+
     /// How many events are in quarantine.
     pub fn quarantined(&self) -> rusqlite::Result<i64> {
         self.connection
             .query_row("SELECT COUNT(*) FROM quarantine", [], |row| row.get(0))
     }
+}
+
+/// A stream that was made before there were places gets them.
+fn add_places(connection: &Connection) -> rusqlite::Result<()> {
+    let has_places = connection
+        .prepare("SELECT 1 FROM pragma_table_info('quarantine') WHERE name = 'place'")?
+        .exists([])?;
+    if !has_places {
+        connection.execute_batch("ALTER TABLE quarantine ADD COLUMN place TEXT")?;
+    }
+    connection.execute_batch(
+        "CREATE UNIQUE INDEX IF NOT EXISTS quarantine_place ON quarantine (place)
+         WHERE place IS NOT NULL",
+    )
 }
 
 fn write(mut connection: Connection, appends: &Receiver<Append>, tail: &watch::Sender<i64>) {
@@ -180,14 +256,26 @@ fn write_group(connection: &mut Connection, group: &[Append]) -> rusqlite::Resul
     let mut last = None;
     {
         let mut event = transaction.prepare_cached("INSERT INTO event (event) VALUES (?1)")?;
-        let mut quarantine = transaction
-            .prepare_cached("INSERT INTO quarantine (at_ms, reason, event) VALUES (?1, ?2, ?3)")?;
+        let mut quarantine = transaction.prepare_cached(
+            "INSERT OR IGNORE INTO quarantine (at_ms, reason, event, place)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        let mut noted = transaction
+            .prepare_cached("INSERT INTO noted (witness, run, number) VALUES (?1, ?2, ?3)")?;
         for append in group {
             for text in &append.batch.events {
                 last = Some(event.insert([text])?);
             }
-            for (bytes, reason) in &append.batch.quarantined {
-                quarantine.execute(params![weir_process::now_ms(), reason, bytes])?;
+            for aside in &append.batch.aside {
+                let at_ms = weir_process::now_ms();
+                quarantine.execute(params![at_ms, aside.reason, aside.bytes, aside.place])?;
+                let numbered = aside.number.as_ref().filter(|(_, run, number)| {
+                    (1..=RUN_MAX_BYTES).contains(&run.len()) && *number > 0
+                });
+                if let Some((witness, run, number)) = numbered {
+                    let witness = i32::from(*witness);
+                    noted.execute(params![witness, run, number.cast_signed()])?;
+                }
             }
         }
     }
@@ -199,13 +287,50 @@ fn write_group(connection: &mut Connection, group: &[Append]) -> rusqlite::Resul
 mod tests {
     use super::*;
 
+    fn aside(place: Option<&str>) -> Aside {
+        Aside {
+            bytes: vec![0xff],
+            reason: "reason".into(),
+            place: place.map(str::to_owned),
+            number: Some((Witness::Gateway, "run".into(), u64::MAX)),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_one_place_is_set_aside_once() {
+        let folder = tempfile::tempdir().unwrap();
+        // A stream of a version before this one.
+        Connection::open(folder.path().join("stream.db"))
+            .unwrap()
+            .execute_batch(
+                "CREATE TABLE quarantine (id INTEGER PRIMARY KEY AUTOINCREMENT,
+                   at_ms INTEGER NOT NULL, reason TEXT NOT NULL, event BLOB NOT NULL);
+                 INSERT INTO quarantine (at_ms, reason, event) VALUES (1, 'old', x'00')",
+            )
+            .unwrap();
+        for _ in 0..2 {
+            let stream = Stream::open(folder.path()).unwrap();
+            let batch = Batch {
+                events: vec![],
+                aside: vec![aside(Some("a")), aside(Some("b")), aside(Some("a"))],
+            };
+            stream.append(batch).await.unwrap();
+            let reader = stream.reader().unwrap();
+            assert_eq!(reader.quarantined().unwrap(), 3);
+            let noted = reader.noted(0, 100).unwrap();
+            assert!(noted.iter().all(|n| n.number == u64::MAX && n.run == "run"));
+            reader.trim_noted(noted[1].id).unwrap();
+            assert_eq!(reader.noted(0, 100).unwrap().len(), noted.len() - 2);
+        }
+    }
+
     #[tokio::test]
     async fn what_was_acknowledged_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let stream = Stream::open(folder.path()).unwrap();
         let batch = |n: usize| Batch {
             events: vec![format!("e{n}"), format!("f{n}")],
-            quarantined: vec![(vec![0xff], "reason".into())],
+            aside: vec![aside(None)],
         };
         let (a, b) = tokio::join!(stream.append(batch(1)), stream.append(batch(2)));
         a.unwrap();

@@ -13,19 +13,8 @@ pub struct Request(Vec<u8>);
 impl Request {
     /// Asks the host; where it has none there is none.
     #[must_use]
-    #[allow(unsafe_code)]
     pub fn read() -> Self {
-        let (mut data, mut size) = (std::ptr::null_mut(), 0);
-        // SAFETY: both pointers are those of locals.
-        let status = unsafe {
-            proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, &mut data, &mut size)
-        };
-        if status != 0 || data.is_null() {
-            return Self(Vec::new());
-        }
-        // SAFETY: the host allocated these bytes for us by the SDK's
-        // `proxy_on_memory_allocate`, a boxed slice of that size.
-        Self(unsafe { Vec::from_raw_parts(data, size, size) })
+        Self(read_map(MapType::HttpRequestHeaders))
     }
 
     /// The headers, borrowed: copies of each would be a fourth of what the
@@ -34,6 +23,37 @@ impl Request {
     pub fn pairs(&self) -> Vec<(&str, &[u8])> {
         host::pairs(&self.0).unwrap_or_default()
     }
+}
+
+/// Every header of the answer, likewise.
+#[derive(Debug)]
+pub struct Response(Vec<u8>);
+
+impl Response {
+    /// Asks the host; where it has none there is none.
+    #[must_use]
+    pub fn read() -> Self {
+        Self(read_map(MapType::HttpResponseHeaders))
+    }
+
+    /// The headers, borrowed.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&str, &[u8])> {
+        host::pairs(&self.0).unwrap_or_default()
+    }
+}
+
+#[allow(unsafe_code)]
+fn read_map(map: MapType) -> Vec<u8> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both pointers are those of locals.
+    let status = unsafe { proxy_get_header_map_pairs(map as u32, &mut data, &mut size) };
+    if status != 0 || data.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the host allocated these bytes for us by the SDK's
+    // `proxy_on_memory_allocate`, a boxed slice of that size.
+    unsafe { Vec::from_raw_parts(data, size, size) }
 }
 
 #[allow(unsafe_code)]
@@ -96,6 +116,11 @@ pub fn give_response(host: HostKind, name: &str, value: &str) {
         HostKind::Envoy => hostcalls::add_map_value_bytes(map, name, value),
         HostKind::Kong => hostcalls::set_map_value_bytes(map, name, Some(value)),
     };
+}
+
+/// Removes every copy of a header of the response.
+pub fn remove_response(name: &str) {
+    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, None);
 }
 
 /// One header of the response.

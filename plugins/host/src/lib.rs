@@ -5,6 +5,7 @@
 //! not UTF-8) or on what a host may answer; a panic restarts the VM for every
 //! tenant on that worker. Nothing here panics on either.
 
+pub mod body;
 pub mod callout;
 pub mod clock;
 pub mod config;

@@ -43,4 +43,11 @@ impl Gauge {
             let _ = hostcalls::record_metric(id, value);
         }
     }
+
+    /// Adds to it, so that it is the sum of what all workers have. Envoy only.
+    pub fn add(self, difference: i64) {
+        if let (Some(id), true) = (self.0, difference != 0) {
+            let _ = hostcalls::increment_metric(id, difference);
+        }
+    }
 }

@@ -48,3 +48,17 @@ impl<F: Filter> RootContext for Root<F> {
         Some(self.0.clone()?.request())
     }
 }
+
+/// Tells the host that a root context whose `on_done` said no is done now. Says
+/// whether the host knew that it was waiting; the SDK's own call panics where not.
+#[allow(unsafe_code)]
+pub fn done() -> bool {
+    // SAFETY: the call takes nothing.
+    unsafe { proxy_done() == 0 }
+}
+
+#[allow(unsafe_code)]
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_done() -> u32;
+}

@@ -208,7 +208,7 @@ impl Call {
                 return self.deliver_stream(going, *begun, hold, answer).await;
             }
             Started::Whole { answer, seen } => (answer, seen, Outcome::Completed),
-            Started::Refused { answer, seen } => (answer, seen, Outcome::UpstreamError),
+            Started::Refused { answer, seen } => (answer, seen, Outcome::Rejected),
         };
         self.show(&mut answered.headers, &going, hold);
         let outcome = match (outcome, answer.is_closed()) {

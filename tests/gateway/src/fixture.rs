@@ -1,11 +1,13 @@
 //! One Envoy with the four filters in front of an [`Upstream`].
 
+use std::{fs, path::Path};
+
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tempfile::TempDir;
 use weir_harness::{
     client,
-    envoy::{Gateway, GatewayOptions, Tenant},
+    envoy::{self, Gateway, GatewayOptions, Tenant},
     secrets,
 };
 use weir_wire::keys::Keyring;
@@ -53,11 +55,43 @@ impl Fixture {
     /// Where it does not start.
     #[must_use]
     pub fn with(change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        Self::changed(|options, _| change(options), |_, _| {})
+    }
+
+    /// A gateway with other options, and a configuration that is changed further.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn with_config(
+        change: impl FnOnce(&mut GatewayOptions),
+        change_config: impl FnOnce(&mut Value),
+    ) -> Self {
+        Self::changed(
+            |options, _| change(options),
+            |config, _| change_config(config),
+        )
+    }
+
+    /// The same, where both may name files in its folder.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn changed(
+        change: impl FnOnce(&mut GatewayOptions, &Path),
+        change_config: impl FnOnce(&mut Value, &Path),
+    ) -> Self {
         let upstream = Upstream::start();
         let mut options = options(&upstream);
-        change(&mut options);
         let folder = tempfile::tempdir().expect("a folder");
-        let gateway = Gateway::start("envoy", &options, folder.path()).expect("Envoy starts");
+        change(&mut options, folder.path());
+        let mut config = envoy::configuration(&options).expect("a configuration");
+        change_config(&mut config, folder.path());
+        let path = folder.path().join("envoy.json");
+        fs::write(&path, format!("{config:#}")).expect("the folder can be written");
+        let gateway = Gateway::start_with("envoy", &options, folder.path(), &path);
+        let gateway = gateway.expect("Envoy starts");
         Self {
             gateway,
             options,

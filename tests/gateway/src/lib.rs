@@ -9,6 +9,7 @@ pub mod issuer_server;
 pub mod raw;
 pub mod server;
 pub mod upstream;
+pub mod usage;
 
 pub use fixture::Fixture;
 pub use upstream::{Answer, Seen, Upstream};

@@ -32,8 +32,8 @@ pub struct Seen {
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Bytes of its body.
-    pub body_bytes: usize,
+    /// Its body; empty where it did not come whole.
+    pub body: Bytes,
 }
 
 impl Seen {
@@ -53,15 +53,28 @@ impl Seen {
 pub enum Answer {
     /// That status, content type and body.
     Whole(u16, &'static str, String),
+    /// Status 200, that content type, that content encoding and body.
+    Encoded(&'static str, &'static str, Vec<u8>),
+    /// Nothing, for as long as the gateway waits.
+    Never,
     /// Status 200 and an event stream of what is sent here; it ends with the
     /// sender, or breaks off at a `None`.
     Stream(mpsc::UnboundedReceiver<Option<String>>),
 }
 
+/// Answers requests by what they are.
+type AnswerAll = Arc<dyn Fn(&Seen) -> Answer + Send + Sync>;
+
+/// With which status a batch is refused, if it is.
+type Judge = Box<dyn FnMut(&[UsageEvent]) -> Option<u16> + Send>;
+
 #[derive(Default)]
 struct Memory {
     requests: Vec<Seen>,
     answers: VecDeque<Answer>,
+    /// Where no answer waits.
+    answer_all: Option<AnswerAll>,
+    judge: Option<Judge>,
     events: Vec<UsageEvent>,
     credentials: Vec<String>,
     /// Batches to refuse before the next is taken.
@@ -78,6 +91,9 @@ pub struct Upstream {
     _server: Server,
 }
 
+/// The longest body that is kept.
+const BODY_MAX_BYTES: usize = 64 << 20;
+
 /// An answer of OpenAI's shape that reports its usage.
 pub const CHAT: &str = include_str!("../../../contracts/fixtures/openai-chat.json");
 
@@ -91,12 +107,21 @@ impl Upstream {
     /// Where there is no free port.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_on("127.0.0.1:0")
+    }
+
+    /// Starts one on that address.
+    ///
+    /// # Panics
+    /// Where it is not free.
+    #[must_use]
+    pub fn start_on(address: &str) -> Self {
         let memory: Arc<Mutex<Memory>> = Arc::default();
         let router = Router::new()
             .route(PUBLISH_PATH, post(publish))
             .fallback(any(serve))
             .with_state(memory.clone());
-        let server = Server::start(router);
+        let server = Server::start_on(address, router);
         Self {
             address: server.address.clone(),
             memory,
@@ -115,6 +140,16 @@ impl Upstream {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.answer(Answer::Stream(receiver));
         sender
+    }
+
+    /// What to answer to requests for which nothing was said.
+    pub fn answer_all(&self, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
+        self.lock().answer_all = Some(Arc::new(answer));
+    }
+
+    /// Lets `judge` say with which status a batch of events is refused, if it is.
+    pub fn judge_batches(&self, judge: impl FnMut(&[UsageEvent]) -> Option<u16> + Send + 'static) {
+        self.lock().judge = Some(Box::new(judge));
     }
 
     /// Refuses the next batches of events.
@@ -208,6 +243,13 @@ async fn publish(
     memory.credentials.extend(credential);
     match PublishRequest::decode(body) {
         Ok(request) => {
+            let refused = memory
+                .judge
+                .as_mut()
+                .and_then(|judge| judge(&request.events));
+            if let Some(status) = refused.and_then(|status| StatusCode::from_u16(status).ok()) {
+                return status.into_response();
+            }
             memory.events.extend(request.events);
             StatusCode::ACCEPTED
         }
@@ -218,23 +260,33 @@ async fn publish(
 
 async fn serve(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX)
+    let body = axum::body::to_bytes(body, BODY_MAX_BYTES)
         .await
         .unwrap_or_default();
-    let answer = {
-        let mut memory = memory.lock().expect("no test panics with the lock");
-        memory.requests.push(Seen {
-            path: parts
-                .uri
-                .path_and_query()
-                .map_or_else(String::new, ToString::to_string),
-            headers: parts.headers,
-            body_bytes: body.len(),
-        });
-        memory.answers.pop_front()
+    let seen = Seen {
+        path: parts
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
+        headers: parts.headers,
+        body,
     };
-    match answer {
+    let (answer, answer_all) = {
+        let mut memory = memory.lock().expect("no test panics with the lock");
+        memory.requests.push(seen.clone());
+        (memory.answers.pop_front(), memory.answer_all.clone())
+    };
+    match answer.or_else(|| answer_all.map(|answer| answer(&seen))) {
         None => json(200, CHAT.to_owned()),
+        Some(Answer::Never) => std::future::pending().await,
+        Some(Answer::Encoded(content_type, encoding, body)) => (
+            [
+                ("content-type", content_type),
+                ("content-encoding", encoding),
+            ],
+            body,
+        )
+            .into_response(),
         Some(Answer::Whole(status, content_type, body)) => {
             let mut response = json(status, body);
             response

@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use weir_gateway_tests::{
     Fixture,
-    fixture::{ACME, CHAT_PATH},
+    fixture::{ACME, BODY, CHAT_PATH},
     issuer_server::{IssuerServer, Keys},
 };
 use weir_harness::{
@@ -84,7 +84,8 @@ fn a_new_key_serves_at_once_and_is_fetched_once_for_all() {
     let url = format!("{}{CHAT_PATH}", f.gateway.url);
     let all: Vec<u16> = thread::scope(|scope| {
         let one = || {
-            let sent = client::client().post(&url).bearer_auth(&token).send();
+            let sent = client::client().post(&url).bearer_auth(&token);
+            let sent = sent.body(BODY).send();
             sent.unwrap().status().as_u16()
         };
         let threads: Vec<_> = (0..40).map(|_| scope.spawn(one)).collect();

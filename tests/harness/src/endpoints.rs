@@ -186,7 +186,8 @@ impl Endpoints {
                 .map(String::as_str)
                 .unwrap_or_default()
         );
-        println!("Then `make close-hour` in another terminal sends Stripe what was used.");
+        println!("Then `make events` in another terminal shows what the ledger holds of each");
+        println!("request, and `make close-hour` sends Stripe what was used.");
         println!("Ctrl-C stops everything.");
     }
 }

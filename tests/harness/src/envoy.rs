@@ -78,6 +78,14 @@ pub struct GatewayOptions {
     pub quota: Option<Quota>,
     /// Members of rate-limiting's configuration in the place of the example's.
     pub rate_limiting: Map<String, Value>,
+    /// Members of usage-events' configuration in the place of the example's.
+    pub usage_events: Map<String, Value>,
+    /// Where usage events are written as an access log, as `envoy/usage-log.yaml`
+    /// does; `usage_events` has to say so, too.
+    pub access_log: Option<PathBuf>,
+    /// Members of request-classification's configuration in the place of the
+    /// example's, such as `rules`.
+    pub classification: Map<String, Value>,
     /// How many gateways share each limit, where they count for themselves.
     pub gateways: usize,
     /// Requests a minute for plans, where gateways count for themselves, beside
@@ -110,6 +118,9 @@ impl GatewayOptions {
             variables: Vec::new(),
             quota: None,
             rate_limiting: Map::new(),
+            usage_events: Map::new(),
+            access_log: None,
+            classification: Map::new(),
             gateways: 1,
             limits: Vec::new(),
             concurrency: 2,
@@ -140,7 +151,11 @@ pub struct Gateway {
 /// # Errors
 /// Where it can't be read as YAML.
 pub fn shipped() -> anyhow::Result<Value> {
-    let path = paths::workspace().join("envoy/weir.yaml");
+    read("weir.yaml")
+}
+
+fn read(name: &str) -> anyhow::Result<Value> {
+    let path = paths::workspace().join("envoy").join(name);
     let text = fs::read_to_string(&path)?;
     serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
@@ -189,8 +204,21 @@ pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
         }
     }
     change_clusters(&mut config["static_resources"]["clusters"], options)?;
+    if let Some(path) = &options.access_log {
+        let example = read("usage-log.yaml")?;
+        let mut logs = example
+            .pointer(&format!("{MANAGER}/access_log"))
+            .context("envoy/usage-log.yaml has no access_log")?
+            .clone();
+        logs[0]["typed_config"]["path"] = json!(path);
+        let manager = config.pointer_mut(MANAGER).context("no manager")?;
+        manager["access_log"] = logs;
+    }
     Ok(config)
 }
+
+/// Where the HTTP connection manager stands in a configuration of this form.
+pub const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
 /// The filters of a configuration of this form, in their order.
 ///
@@ -198,9 +226,7 @@ pub fn configuration(options: &GatewayOptions) -> anyhow::Result<Value> {
 /// Where it has none.
 pub fn http_filters(config: &mut Value) -> anyhow::Result<&mut Vec<Value>> {
     config
-        .pointer_mut(
-            "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters",
-        )
+        .pointer_mut(&format!("{MANAGER}/http_filters"))
         .and_then(Value::as_array_mut)
         .context("the configuration has no http_filters")
 }
@@ -275,6 +301,16 @@ fn change_settings(filter: &str, settings: &mut Value, options: &GatewayOptions)
                 }
             }
             for (member, value) in &options.rate_limiting {
+                settings[member] = value.clone();
+            }
+        }
+        "request_classification" => {
+            for (member, value) in &options.classification {
+                settings[member] = value.clone();
+            }
+        }
+        "usage_events" => {
+            for (member, value) in &options.usage_events {
                 settings[member] = value.clone();
             }
         }

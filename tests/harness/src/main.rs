@@ -47,6 +47,8 @@ enum Verb {
     Run,
     /// Send Stripe what was used until now.
     CloseHour,
+    /// Show what the ledger holds of the last requests.
+    Events,
     /// Stop a run that was left behind.
     Stop,
 }
@@ -58,7 +60,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| paths::workspace().join("target/run"));
     let outcome = match arguments.verb {
         Verb::Run => run(&folder),
-        Verb::CloseHour => close_hour(&folder),
+        Verb::CloseHour => ask_aggregator(&folder, "close-hour"),
+        Verb::Events => ask_aggregator(&folder, "events"),
         Verb::Stop => stop(&folder),
     };
     outcome.unwrap_or_else(|error| {
@@ -160,6 +163,7 @@ fn options_from_environment() -> anyhow::Result<Options> {
     Ok(Options {
         gateways,
         tokens: true,
+        access_log: true,
         redis: variable("REDIS_URL"),
         providers,
         stripe,
@@ -215,10 +219,11 @@ fn pair(base: &str, key: &str, default: &str) -> anyhow::Result<Option<(String, 
     }
 }
 
-fn close_hour(folder: &Path) -> anyhow::Result<ExitCode> {
+/// Runs a command of meter-aggregator's against the running one.
+fn ask_aggregator(folder: &Path, command: &str) -> anyhow::Result<ExitCode> {
     let endpoints = Endpoints::read(folder).context("no run is up: make run")?;
     let status = Command::new(paths::binary("meter-aggregator")?)
-        .args(["close-hour", "--config"])
+        .args([command, "--config"])
         .arg(&endpoints.aggregator_config)
         .env("WEIR_ADMIN_TOKEN", &endpoints.admin_token)
         .status()?;

@@ -120,6 +120,8 @@ pub struct AggregatorOptions<'a> {
     pub router_token: &'a str,
     /// The operator's token.
     pub admin_token: &'a str,
+    /// The gateways' logs of events that it follows.
+    pub access_logs: &'a [PathBuf],
     /// `host:port` to listen on; port 0 takes a free one.
     pub listen: &'a str,
 }
@@ -137,6 +139,11 @@ pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Res
         .customers
         .iter()
         .map(|(tenant, customer)| (tenant.clone(), json!({"stripe_customer": customer})))
+        .collect();
+    config["access_logs"] = options
+        .access_logs
+        .iter()
+        .map(|path| json!({"path": path, "producer": "gateway"}))
         .collect();
     let path = write(&config, folder, "aggregator.json")?;
     start(

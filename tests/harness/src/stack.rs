@@ -47,6 +47,9 @@ pub struct Options {
     pub tokens: bool,
     /// The providers that are real, by name; the others are fakes.
     pub providers: BTreeMap<&'static str, Real>,
+    /// Whether each gateway also writes its events to a log, which the aggregator
+    /// follows.
+    pub access_log: bool,
     /// Stripe's address and key; the fake where absent.
     pub stripe: Option<(String, String)>,
 }
@@ -163,8 +166,12 @@ impl Stack {
         let customers = Account::new(&stripe_base, &secrets.stripe_key)
             .provision(&TENANTS)
             .context("Stripe")?;
+        let access_logs = access_logs(options, &data);
         let aggregator = parts::aggregator(
-            &aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0"),
+            &AggregatorOptions {
+                access_logs: &access_logs,
+                ..aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0")
+            },
             folder,
         )?;
         let directory = write_directory(&secrets, folder)?;
@@ -181,6 +188,7 @@ impl Stack {
         )?;
         let issuer = options.tokens.then(Issuer::new);
         let mut gateway = gateway_options(options, &secrets, &router, &aggregator);
+        let mut logs = access_logs.into_iter();
         if let Some(issuer) = &issuer {
             let host = json!({"type": "subdomain", "base_domains": [BASE_DOMAIN]});
             let sources = json!([{"type": "api_key"}, issuer.source(), host]);
@@ -188,7 +196,14 @@ impl Stack {
             gateway.variables = issuer.variables();
         }
         let gateways = (1..=gateway.gateways)
-            .map(|n| Gateway::start(&format!("envoy-{n}"), &gateway, folder))
+            .map(|n| {
+                gateway.access_log = logs.next();
+                let is_logged = gateway.access_log.is_some();
+                gateway
+                    .usage_events
+                    .insert("access_log".to_owned(), json!(is_logged));
+                Gateway::start(&format!("envoy-{n}"), &gateway, folder)
+            })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             gateways,
@@ -228,17 +243,31 @@ impl Stack {
     /// Where it does not start.
     pub fn restart_aggregator(&mut self) -> anyhow::Result<()> {
         let address = self.aggregator.address.clone();
+        let access_logs = access_logs(&self.options, &self.data);
         self.aggregator = parts::aggregator(
-            &aggregator_options(
-                &self.data,
-                &self.stripe_base,
-                &self.customers,
-                &self.secrets,
-                &address,
-            ),
+            &AggregatorOptions {
+                access_logs: &access_logs,
+                ..aggregator_options(
+                    &self.data,
+                    &self.stripe_base,
+                    &self.customers,
+                    &self.secrets,
+                    &address,
+                )
+            },
             &self.folder,
         )?;
         Ok(())
+    }
+
+    /// Stops the gateways by SIGTERM; the rest goes on.
+    ///
+    /// # Panics
+    /// Where one has to be killed.
+    pub fn stop_gateways(&mut self) {
+        for gateway in &mut self.gateways {
+            assert!(gateway.process.stop(), "a gateway had to be killed");
+        }
     }
 
     /// Starts the router again, at the same addresses.
@@ -324,7 +353,19 @@ fn aggregator_options<'a>(
         gateway_token: &secrets.gateway_token,
         router_token: &secrets.router_token,
         admin_token: &secrets.admin_token,
+        access_logs: &[],
         listen,
+    }
+}
+
+/// Where each gateway's log of events is, beside the ledger, which outlives what it
+/// was not told.
+fn access_logs(options: &Options, data: &Path) -> Vec<PathBuf> {
+    match options.access_log {
+        true => (1..=options.gateways.max(1))
+            .map(|n| data.join(format!("usage-{n}.log")))
+            .collect(),
+        false => Vec::new(),
     }
 }
 

@@ -295,6 +295,21 @@ impl Pipeline {
             .expect("meter-aggregator runs")
     }
 
+    /// What the ledger holds of requests, as `meter-aggregator events` lists it, once
+    /// all that came is booked.
+    ///
+    /// # Panics
+    /// Where the command fails.
+    #[must_use]
+    pub fn events(&self, arguments: &[&str]) -> Vec<Value> {
+        let arguments = [&["events", "--json"], arguments].concat();
+        let output = self.stack.meter_aggregator(&arguments);
+        let output = output.expect("meter-aggregator runs");
+        assert!(output.status.success(), "{output:?}");
+        let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        listed["requests"].as_array().expect("requests").clone()
+    }
+
     /// Closes the hour, and checks that Stripe holds exactly what the provider
     /// served, for each tenant.
     #[track_caller]

@@ -11,6 +11,9 @@ pub const ADVICE: &str = "run make setup wasm";
 /// Where the shipped configs expect the filters.
 const SHIPPED: &str = "/etc/weir/";
 
+/// Where they write their logs, which Envoy opens to validate a config.
+const LOGS: &str = "/var/log/weir/";
+
 /// Keys and a token that are no secret, of the form that the filters ask for.
 const ENVIRONMENT: [(&str, &str); 4] = [
     (
@@ -71,6 +74,8 @@ fn modules(config: &str) -> Vec<String> {
 
 /// What Envoy says, if it refuses.
 fn validate(envoy: &Path, config: &str) -> std::io::Result<Option<String>> {
+    let logs = tempfile::tempdir()?;
+    let config = config.replace(LOGS, &format!("{}/", logs.path().display()));
     let mut file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
     file.write_all(config.as_bytes())?;
     let output = Command::new(envoy)

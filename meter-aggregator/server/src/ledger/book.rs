@@ -10,39 +10,46 @@ use weir_wire::{
     usage::{cloudevents, rank},
 };
 
-use super::{Hour, Ledger, LedgerError, Meter, journal};
+use super::{Hour, Ledger, LedgerError, Meter, gaps::Runs, journal};
 
 impl Ledger {
     /// The number of the last event of the stream that is booked.
     pub fn booked_upto(&self) -> Result<i64, LedgerError> {
+        self.progress("stream")
+    }
+
+    /// How far something was taken.
+    pub(super) fn progress(&self, name: &str) -> Result<i64, LedgerError> {
         Ok(self
             .connection
-            .query_row(
-                "SELECT number FROM progress WHERE name = 'stream'",
-                [],
-                |r| r.get(0),
-            )
+            .prepare_cached("SELECT number FROM progress WHERE name = ?1")?
+            .query_row([name], |r| r.get(0))
             .optional()?
             .unwrap_or(0))
     }
 
     /// Books events, and the number of the last of them in the same
     /// transaction: after a crash the stream is read on from there.
-    pub fn book(&mut self, events: &[(i64, String)]) -> Result<(), LedgerError> {
+    /// Numbers that the events passed over are missing from `now_ms` on.
+    pub fn book(&mut self, events: &[(i64, String)], now_ms: i64) -> Result<(), LedgerError> {
         let Some((last, _)) = events.last() else {
             return Ok(());
         };
         let transaction = self.connection.transaction()?;
+        let mut runs = Runs::new(now_ms);
         for (seq, text) in events {
             let event = cloudevents::decode(text.as_bytes())
                 .map_err(|source| LedgerError::Event { seq: *seq, source })?;
             book_event(&transaction, &event)?;
+            runs.see(
+                &transaction,
+                event.witness,
+                &event.producer_run,
+                event.sequence,
+            )?;
         }
-        transaction.execute(
-            "INSERT INTO progress (name, number) VALUES ('stream', ?1)
-             ON CONFLICT (name) DO UPDATE SET number = excluded.number",
-            [last],
-        )?;
+        runs.save(&transaction)?;
+        set_progress(&transaction, "stream", *last)?;
         transaction.commit()?;
         Ok(())
     }
@@ -75,6 +82,21 @@ impl Ledger {
         }
         Ok(true)
     }
+}
+
+/// Says how far something was taken.
+pub(super) fn set_progress(
+    transaction: &Transaction<'_>,
+    name: &str,
+    number: i64,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO progress (name, number) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET number = excluded.number",
+        )?
+        .execute(params![name, number])?;
+    Ok(())
 }
 
 fn book_event(transaction: &Transaction<'_>, event: &UsageEvent) -> Result<(), LedgerError> {

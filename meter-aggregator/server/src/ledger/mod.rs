@@ -4,7 +4,10 @@
 //! intents. Each change is one transaction.
 
 mod book;
+mod gaps;
 mod intents;
+mod logs;
+mod requests;
 mod summary;
 
 use std::path::Path;
@@ -12,7 +15,10 @@ use std::path::Path;
 use rusqlite::Connection;
 use weir_meter_core::{hour::Hour, intent, journal, meter::Meter};
 
+pub use gaps::Gap;
 pub use intents::Intent;
+pub use logs::{FileId, Mark};
+pub use requests::Wanted;
 pub use summary::{IntentCount, Line, Stuck};
 
 use crate::database::open_database;
@@ -118,7 +124,9 @@ impl Ledger {
     /// Opens or creates the ledger in that folder.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         let connection = open_database(&folder.join("ledger.db"))?;
-        connection.execute_batch(SCHEMA)?;
+        for schema in [SCHEMA, gaps::SCHEMA, logs::SCHEMA, requests::SCHEMA] {
+            connection.execute_batch(schema)?;
+        }
         connection.execute(
             "INSERT OR IGNORE INTO identity (one, id) VALUES (1, lower(hex(randomblob(16))))",
             [],

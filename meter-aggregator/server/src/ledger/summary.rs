@@ -105,7 +105,7 @@ impl Ledger {
             .query_row("SELECT COUNT(*) FROM conflict", [], |row| row.get(0))?)
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         query: &str,
         parameter: &i64,

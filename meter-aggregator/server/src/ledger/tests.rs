@@ -11,7 +11,8 @@ use weir_wire::{
     usage::cloudevents,
 };
 
-use super::*;
+use super::{gaps::GAP_GRACE_MS, *};
+use crate::stream::Noted;
 
 const NOW_S: i64 = 1_795_000_000;
 
@@ -62,7 +63,7 @@ impl Fixture {
                 (self.seq, cloudevents::encode(e.clone()).unwrap())
             })
             .collect();
-        self.ledger.book(&lines).unwrap();
+        self.ledger.book(&lines, NOW_S * 1_000).unwrap();
         self.check_sums();
     }
 
@@ -228,4 +229,118 @@ fn a_tenant_without_a_customer_waits_and_a_new_ledger_gives_new_names() {
     for intent in one {
         assert!(two.iter().all(|i| i.identifier != intent.identifier));
     }
+}
+
+/// Requests of an hour, a second apart, the oldest first.
+fn requests() -> Vec<UsageEvent> {
+    let request = |n: u8| {
+        let mut e = event(n, Witness::Router, UsageSource::Reported, n.into());
+        let ms = (NOW_S as u64 + u64::from(n)) * 1_000;
+        e.request_id = RequestId::mint(ms, [n; 10]).to_string();
+        e
+    };
+    (1..=4).map(request).collect()
+}
+
+#[test]
+fn requests_are_found_the_newest_first_and_by_pages() {
+    let mut f = Fixture::new();
+    let mut events = requests();
+    events[2].tenant = "solo".into();
+    f.book(&events);
+    let mut gateway = event(1, Witness::Gateway, UsageSource::Estimated, 9);
+    gateway.request_id.clone_from(&events[0].request_id);
+    f.book(&[gateway]);
+    let check = |wanted: Wanted, expected: &[u64]| {
+        let found = f.ledger.requests(&wanted).unwrap();
+        let inputs: Vec<u64> = found.iter().map(|r| r.tokens.input_tokens).collect();
+        assert_eq!(inputs, expected, "{wanted:?}");
+        found
+    };
+    let all = Wanted {
+        limit: 100,
+        ..Wanted::default()
+    };
+    let found = check(all.clone(), &[4, 3, 2, 1]);
+    assert_eq!(found[3].witnesses, ["gateway", "router"]);
+    let limit = |limit| Wanted {
+        limit,
+        ..all.clone()
+    };
+    check(limit(2), &[4, 3]);
+    let before = Some(events[2].request_id.clone());
+    check(Wanted { before, ..limit(1) }, &[2]);
+    let tenant = Some("solo".to_owned());
+    check(
+        Wanted {
+            tenant,
+            ..all.clone()
+        },
+        &[3],
+    );
+    let since_ms = Some((NOW_S + 3) * 1_000);
+    check(
+        Wanted {
+            since_ms,
+            ..all.clone()
+        },
+        &[4, 3],
+    );
+    let request_id = Some(events[1].request_id.clone());
+    check(
+        Wanted {
+            request_id,
+            ..all.clone()
+        },
+        &[2],
+    );
+    let request_id = Some(RequestId::mint(1, [0; 10]).to_string());
+    check(
+        Wanted {
+            request_id,
+            ..all.clone()
+        },
+        &[],
+    );
+}
+
+#[test]
+fn a_number_that_is_passed_over_is_told_once_and_closed_late() {
+    let mut f = Fixture::new();
+    let numbered = |n: u8| {
+        let mut e = event(n, Witness::Gateway, UsageSource::Reported, 1);
+        e.producer_run = "run".into();
+        e.sequence = n.into();
+        e
+    };
+    f.book(&[numbered(1), numbered(5)]);
+    let (now_ms, later_ms) = (NOW_S * 1_000, NOW_S * 1_000 + GAP_GRACE_MS);
+    assert_eq!(f.ledger.missing(now_ms).unwrap(), 0);
+    assert_eq!(f.ledger.tell_gaps(now_ms).unwrap(), []);
+    let told = f.ledger.tell_gaps(later_ms).unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].witness, &*told[0].run), ("gateway", "run"));
+    assert_eq!((told[0].first, told[0].last), (2, 4));
+    f.book(&[numbered(3)]);
+    assert_eq!(f.ledger.tell_gaps(later_ms).unwrap(), []);
+    assert_eq!(f.ledger.missing(later_ms).unwrap(), 2);
+    // One that is in quarantine came, too.
+    let noted = Noted {
+        id: 7,
+        witness: Witness::Gateway.into(),
+        run: "run".into(),
+        number: 2,
+    };
+    f.ledger.note(&[noted], now_ms).unwrap();
+    assert_eq!(f.ledger.noted_upto().unwrap(), 7);
+    let left = f.ledger.gaps(later_ms).unwrap();
+    assert_eq!((left[0].first, left[0].last, left.len()), (4, 4, 1));
+    f.book(&[numbered(4)]);
+    assert_eq!(f.ledger.missing(later_ms).unwrap(), 0);
+    // A run that is idle for long is forgotten, and what it misses.
+    f.book(&[numbered(9)]);
+    assert_eq!(f.ledger.missing(later_ms).unwrap(), 3);
+    let long_after_ms = now_ms + 41 * 86_400_000;
+    assert_eq!(f.ledger.tell_gaps(long_after_ms).unwrap(), []);
+    assert_eq!(f.ledger.missing(long_after_ms).unwrap(), 0);
 }
