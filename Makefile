@@ -57,6 +57,10 @@ run: build wasm ## Run everything on the embedded defaults, until Ctrl-C
 close-hour: ## Send Stripe what the running Weir has used until now
 	@exec target/debug/weir-run close-hour
 
+.PHONY: events
+events: ## Show what the ledger of the running Weir holds of each request
+	@exec target/debug/weir-run events
+
 .PHONY: stop
 stop: ## Stop a run that was left behind
 	@if [ -x target/debug/weir-run ]; then exec target/debug/weir-run stop; else echo "no run is up"; fi
@@ -80,6 +84,7 @@ bench: setup wasm ## Measure what the filters cost, and what a flood of tokens d
 	cargo run --locked --release -p weir-bench
 	cargo run --locked --release -p weir-bench -- --identity --starts 3 --rounds 30 --requests 100
 	cargo run --locked --release -p weir-bench -- --flood 1000 --rounds 12 --requests 1000
+	cargo run --locked --release -p weir-bench -- --usage --rounds 6 --starts 2
 	cargo build --locked --release -p router-service && cargo run --locked --release -p weir-bench -- --quota
 	cargo build --locked --release -p weir-router-store --example budget && cargo run --locked --release -p weir-bench -- --budget
 	ulimit -n $$(ulimit -Hn) && cargo run --locked --release -p weir-bench -- --inference --rounds 9
