@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::{
     json::{Kind, Places, Scan, Text},
+    media::{EVENT_STREAM, essence},
     sse::{Piece, Reader},
     tokens::{
         TokenCounts, clip_model, parse_eval_counts, parse_timings, parse_usage, parse_usage_after,
@@ -144,9 +145,8 @@ impl Watch {
     /// whatever else it says, JSON.
     #[must_use]
     pub fn new(content_type: &[u8]) -> Self {
-        let essence = content_type.split(|b| *b == b';').next();
-        let essence = essence.unwrap_or_default().trim_ascii();
-        let form = if essence.eq_ignore_ascii_case(b"text/event-stream") {
+        let essence = essence(content_type);
+        let form = if essence.eq_ignore_ascii_case(EVENT_STREAM) {
             Form::Events(Events::default())
         } else if essence.eq_ignore_ascii_case(b"application/x-ndjson") {
             Form::Lines

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod json;
+pub mod media;
 pub mod routes;
 pub mod sse;
 pub mod tokens;

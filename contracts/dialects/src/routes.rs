@@ -192,9 +192,6 @@ pub enum Route {
     NotFound,
 }
 
-/// What the paths of Azure's clients begin with.
-const AZURE: &str = "/openai/";
-
 /// The call in a path, without `/v1/` and its query, and the deployment that it
 /// names: `/v1/chat/completions`, or as Azure's clients have it (Azure OpenAI REST
 /// API reference), `/openai/v1/chat/completions` and
@@ -202,21 +199,26 @@ const AZURE: &str = "/openai/";
 #[must_use]
 pub fn call(path: &str) -> Option<(&str, Option<&str>)> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let Some(azure) = path.strip_prefix(AZURE) else {
+    let Some(azure) = path.strip_prefix("/openai/") else {
         return Some((path.strip_prefix("/v1/")?, None));
     };
-    if let Some(deployed) = azure.strip_prefix("deployments/") {
+    let (rest, deployment) = azure_call(azure)?;
+    // Azure has OpenAI's calls alone.
+    let is_anthropics = rest.split('/').next() == Some("messages");
+    (!is_anthropics).then_some((rest, deployment))
+}
+
+/// The same of a path after `/openai/`.
+fn azure_call(path: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(deployed) = path.strip_prefix("deployments/") {
         let (deployment, rest) = deployed.split_once('/')?;
         return (!deployment.is_empty()).then_some((rest, Some(deployment)));
     }
-    // These two Azure has without a deployment, too.
-    let is_bare = azure == "responses" || azure == "models" || azure.starts_with("models/");
-    let rest = if is_bare {
-        azure
-    } else {
-        azure.strip_prefix("v1/")?
-    };
-    Some((rest, None))
+    // These two it has without a deployment, too.
+    if path == "responses" || path == "models" || path.starts_with("models/") {
+        return Some((path, None));
+    }
+    Some((path.strip_prefix("v1/")?, None))
 }
 
 /// Looks up a path, with or without its query.
@@ -229,10 +231,9 @@ pub fn route(method: &str, path: &str) -> Route {
             (!id.is_empty() && !id.contains('/')).then_some(Endpoint::Models)
         };
         let endpoint = known.or_else(one_model)?;
-        // Azure has OpenAI's calls alone, and a deployment is no list of models.
-        let azure = path.starts_with(AZURE) && endpoint.dialect() == Dialect::Anthropic;
+        // A deployment is no list of models.
         let listed = deployment.is_some() && endpoint == Endpoint::Models;
-        (!azure && !listed).then_some(endpoint)
+        (!listed).then_some(endpoint)
     });
     match endpoint {
         Some(endpoint) if endpoint.method() == method => Route::Endpoint(endpoint),
@@ -288,10 +289,9 @@ pub fn classify_path(method: &str, path: &str) -> PathClass {
     let known = call(path).and_then(|(rest, deployment)| {
         let mut others = OTHERS.iter();
         let other = others.find(|(pattern, _, _)| has_form(rest, pattern))?;
-        let azure = path.starts_with(AZURE) && rest.starts_with("messages/");
         // What is batched names its deployments inside.
         let deployed = deployment.is_some() && other.2 == RequestClass::Batch;
-        (!azure && !deployed).then_some(other)
+        (!deployed).then_some(other)
     });
     match known {
         Some((_, methods, class)) if methods.split(", ").any(|m| m == method) => {

@@ -154,7 +154,9 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-fn witness(witness: Witness) -> &'static str {
+/// A witness in a word.
+#[must_use]
+pub fn witness(witness: Witness) -> &'static str {
     match witness {
         Witness::Gateway => "gateway",
         Witness::Router => "router",

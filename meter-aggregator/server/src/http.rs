@@ -14,13 +14,13 @@ use prost::Message as _;
 use weir_process::bears;
 use weir_wire::{
     headers as names,
-    proto::usage::{PublishRequest, PublishResponse},
+    proto::usage::PublishRequest,
     usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
 };
 
 use crate::{
     api::{Ingest, plain},
-    ingest::sort,
+    ingest::{response, sort},
     stream::AppendError,
 };
 
@@ -69,10 +69,7 @@ async fn publish(
         return plain(StatusCode::BAD_REQUEST, "body: not a PublishRequest");
     };
     let batch = sort(request.events, producer, &ingest.keys, |_| None);
-    let response = PublishResponse {
-        accepted: u32::try_from(batch.events.len()).unwrap_or(u32::MAX),
-        quarantined: u32::try_from(batch.aside.len()).unwrap_or(u32::MAX),
-    };
+    let response = response(&batch);
     match ingest.stream.append(batch).await {
         Ok(()) => (
             StatusCode::ACCEPTED,

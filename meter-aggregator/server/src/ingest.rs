@@ -4,7 +4,7 @@
 use prost::Message as _;
 use weir_wire::{
     keys::Keyring,
-    proto::usage::UsageEvent,
+    proto::usage::{PublishResponse, UsageEvent},
     usage::{self, cloudevents},
 };
 
@@ -40,6 +40,15 @@ pub fn sort(
         }
     }
     batch
+}
+
+/// What a producer is told of its events once they are durable.
+pub fn response(batch: &Batch) -> PublishResponse {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    PublishResponse {
+        accepted: count(batch.events.len()),
+        quarantined: count(batch.aside.len()),
+    }
 }
 
 fn line(

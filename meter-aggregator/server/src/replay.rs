@@ -24,7 +24,7 @@ use weir_wire::{
 use crate::{
     books::Books,
     config::{Producer, ReplaySettings},
-    ingest::sort,
+    ingest::{response, sort},
     ledger::Ledger,
     service::{ADDRESS_FILE, lock},
     stream::Stream,
@@ -78,9 +78,6 @@ pub async fn run(settings: ReplaySettings, files: &[String]) -> anyhow::Result<R
         replay.read(file, from).await?;
     }
     replay.send_all().await?;
-    if let Way::Offline { books, .. } = &replay.way {
-        books.book_all().await?;
-    }
     Ok(replay.replayed)
 }
 
@@ -151,11 +148,7 @@ impl Way {
             Self::Running { http, url } => publish(http, url, events, producer).await,
             Self::Offline { stream, .. } => {
                 let batch = sort(events, producer, &settings.keys, |_| None);
-                let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-                let answer = PublishResponse {
-                    accepted: count(batch.events.len()),
-                    quarantined: count(batch.aside.len()),
-                };
+                let answer = response(&batch);
                 stream.append(batch).await?;
                 Ok(answer)
             }

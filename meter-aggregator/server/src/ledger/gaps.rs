@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::Serialize;
-use weir_meter_core::gaps::{Missing, Run};
+use weir_meter_core::{
+    gaps::{Missing, Run},
+    shown::witness,
+};
 use weir_wire::proto::usage::Witness;
 
-use super::{Ledger, LedgerError, book::set_progress};
+use super::{IDLE_MAX_MS, Ledger, LedgerError, book::set_progress};
 use crate::stream::Noted;
 
 pub(super) const SCHEMA: &str = "
@@ -33,10 +36,6 @@ CREATE TABLE IF NOT EXISTS gap (
 /// How long a number may be late before it counts as missing: batches overtake each
 /// other, and a log and a call are two ways.
 pub(super) const GAP_GRACE_MS: i64 = 30_000;
-
-/// A run that nothing came of for so long is forgotten, with what it misses: no event
-/// of it would be taken any more. 40 days.
-const IDLE_MAX_MS: i64 = 40 * 86_400_000;
 
 /// The most runs that are followed; the longest idle are forgotten first.
 const RUNS_MAX: i64 = 10_000;
@@ -145,11 +144,7 @@ impl Ledger {
 
 fn gap(row: &rusqlite::Row<'_>) -> rusqlite::Result<Gap> {
     Ok(Gap {
-        witness: match Witness::try_from(row.get::<_, i32>(0)?) {
-            Ok(Witness::Gateway) => "gateway",
-            Ok(Witness::Router) => "router",
-            Ok(Witness::Unspecified) | Err(_) => "unknown",
-        },
+        witness: witness(Witness::try_from(row.get::<_, i32>(0)?).unwrap_or_default()),
         run: row.get(1)?,
         first: row.get::<_, i64>(2)?.cast_unsigned(),
         last: row.get::<_, i64>(3)?.cast_unsigned(),

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::{Ledger, LedgerError};
+use super::{IDLE_MAX_MS, Ledger, LedgerError};
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS log (
@@ -22,9 +22,6 @@ CREATE TABLE IF NOT EXISTS log_file (
   PRIMARY KEY (path, host, device, inode, fingerprint)
 ) WITHOUT ROWID;
 ";
-
-/// A file that nothing was read of for so long is forgotten: 40 days.
-const IDLE_MAX_MS: i64 = 40 * 86_400_000;
 
 /// What tells one file from any other, on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -120,6 +120,10 @@ CREATE INDEX IF NOT EXISTS intent_due ON intent (not_before_ms)
   WHERE state IN ('planned', 'sending');
 ";
 
+/// What nothing was heard of for so long is forgotten: a file of a log, a producer's
+/// run with what it misses. No event of it would be taken any more. 40 days.
+const IDLE_MAX_MS: i64 = 40 * 86_400_000;
+
 impl Ledger {
     /// Opens or creates the ledger in that folder.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {

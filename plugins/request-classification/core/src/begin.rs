@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use weir_dialects::{
     json::Places,
+    media::essence,
     routes::{Endpoint, PathClass, RequestClass, call, classify_path},
 };
 use weir_wire::{headers as names, host::HostKind};
@@ -92,8 +93,7 @@ impl<'a> Head<'a> {
     }
 
     fn is_json(&self) -> bool {
-        let essence = self.content_type.split(|b| *b == b';').next();
-        let essence = essence.unwrap_or_default().trim_ascii();
+        let essence = essence(self.content_type);
         essence.eq_ignore_ascii_case(b"application/json")
             || essence.to_ascii_lowercase().ends_with(b"+json")
     }

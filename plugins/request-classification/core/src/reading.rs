@@ -5,7 +5,9 @@ use std::sync::Arc;
 use weir_dialects::{
     json::{Found, Kind, Scan, Text},
     routes::{Endpoint, RequestClass},
+    used::estimate,
 };
+use weir_wire::usage::MODEL_MAX_BYTES;
 
 use crate::{
     Classifier, Denial, Edit, Policy, begin::may_be_rag, include_usage, rules::Candidates,
@@ -21,9 +23,6 @@ const INCLUDE_USAGE: usize = 4;
 /// The longest value that is looked at, in bytes.
 const VALUE_MAX_BYTES: usize = 4_096;
 
-/// The longest name of a model that is told, in bytes.
-const MODEL_MAX_BYTES: usize = 256;
-
 /// Members whose strings are no text: pictures, sound and files, and the model.
 const NO_TEXT: [&str; 9] = [
     "url",
@@ -36,9 +35,6 @@ const NO_TEXT: [&str; 9] = [
     "encrypted_content",
     "model",
 ];
-
-/// Bytes of text that make about one token.
-const TOKEN_BYTES: u64 = 4;
 
 /// What the host is told of a request that passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +250,7 @@ impl Reading {
         let total = self.parts.content_length.unwrap_or(0);
         let unread = total.saturating_sub(self.scan.offset());
         let text = self.scan.text_bytes().saturating_add(unread);
-        Some(text.div_ceil(TOKEN_BYTES))
+        Some(estimate(text))
     }
 
     /// The other calls report their usage anyway.

@@ -3,13 +3,12 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
-    hostcalls,
     traits::{Context, HttpContext},
-    types::{Action, BufferType},
+    types::Action,
 };
 use weir_dialects::routes::RequestClass;
 use weir_plugin_host::{
-    headers,
+    body, headers,
     reply::{self, Caller},
 };
 use weir_request_classification_core::{Classifier, Denial, Next, Reading, Step, Told};
@@ -61,7 +60,7 @@ impl Request {
         // While it waits, what came before is still there.
         let seen = usize::try_from(waiting.reading.offset()).unwrap_or(usize::MAX);
         let unseen = size.saturating_sub(seen);
-        let bytes = body(seen, unseen);
+        let bytes = body::request(seen, unseen);
         if unseen > 0 && bytes.is_empty() {
             // On Kong, nginx has put it into a file.
             let decided = waiting.reading.unreadable(classifier);
@@ -160,14 +159,6 @@ impl HttpContext for Request {
             _ => Action::Continue,
         }
     }
-}
-
-/// Bytes of the request's body that are at hand.
-fn body(start: usize, size: usize) -> Vec<u8> {
-    hostcalls::get_buffer(BufferType::HttpRequestBody, start, size)
-        .ok()
-        .flatten()
-        .unwrap_or_default()
 }
 
 fn refuse(caller: &reply::Caller, denial: &Denial) -> Action {

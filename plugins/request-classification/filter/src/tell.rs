@@ -1,8 +1,7 @@
 //! Tells the host what was found: headers, filter state, and a changed body.
 
-use proxy_wasm::{hostcalls, types::BufferType};
 use weir_dialects::routes::RequestClass;
-use weir_plugin_host::{headers, property};
+use weir_plugin_host::{body, headers, property};
 use weir_request_classification_core::{Config, Edit, Told};
 use weir_wire::headers as names;
 
@@ -48,15 +47,9 @@ pub(crate) fn tell(config: &Config, told: &Told, class: RequestClass, content_le
     }
 }
 
-/// Envoy replaces the beginning of a buffer, and nothing in its middle.
+/// What stands before the change is written again with it.
 fn change_body(edit: &Edit) -> bool {
-    let kept = match edit.start {
-        0 => Vec::new(),
-        start => match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, start) {
-            Ok(Some(kept)) if kept.len() == start => kept,
-            _ => return false,
-        },
-    };
+    let kept = body::request(0, edit.start);
     let text = [kept.as_slice(), edit.text.as_bytes()].concat();
-    hostcalls::set_buffer(BufferType::HttpRequestBody, 0, edit.end, &text).is_ok()
+    kept.len() == edit.start && body::replace_request(edit.end, &text)
 }

@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use weir_dialects::{answer::Watch, tokens::clip_model, used};
+use weir_dialects::{
+    answer::Watch,
+    media::{EVENT_STREAM, essence},
+    tokens::clip_model,
+    used,
+};
 use weir_wire::{
     headers as names,
     ids::RequestId,
@@ -187,7 +192,7 @@ impl Exchange {
             false => Form::of(content_type),
         };
         let is_plain = encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity");
-        let hides = self.usage_added && form == Form::Events && is_plain && !end_of_stream;
+        let hides = self.usage_added && form == Form::Events && is_plain;
         self.answer = Some(Answer {
             form,
             decoder: Decoder::new(encoding),
@@ -362,14 +367,13 @@ impl Answer {
 
 impl Form {
     fn of(content_type: &[u8]) -> Self {
-        let essence = content_type.split(|b| *b == b';').next();
-        let essence = essence.unwrap_or_default().trim_ascii();
+        let essence = essence(content_type);
         let ends = |end: &[u8]| {
             essence
                 .last_chunk()
                 .is_some_and(|last: &[u8; 4]| last.eq_ignore_ascii_case(end))
         };
-        if essence.eq_ignore_ascii_case(b"text/event-stream") {
+        if essence.eq_ignore_ascii_case(EVENT_STREAM) {
             Self::Events
         } else if ends(b"json") {
             Self::Json
