@@ -3,6 +3,8 @@
 //! where secrets come from, who bears one, and how it speaks TLS.
 
 mod bearer;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod serve;
 mod stamp;
 mod tls;

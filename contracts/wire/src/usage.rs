@@ -15,6 +15,9 @@ pub const PUBLISH_PATH: &str = "/weir.usage.v1.UsageIngest/Publish";
 /// The content type of a protobuf body.
 pub const PROTO_CONTENT_TYPE: &str = "application/proto";
 
+/// What many clients of protobuf say instead.
+pub const PROTO_CONTENT_TYPE_OLD: &str = "application/x-protobuf";
+
 /// The most attempts one event may list.
 pub const ATTEMPTS_MAX: usize = 32;
 
@@ -25,6 +28,10 @@ pub const TOKENS_MAX: u64 = 1_000_000_000;
 /// The most that one attempt may cost, in micro-dollars: as much as a budget may
 /// have, and few enough that sums stay exact in doubles.
 pub const MICROS_MAX: u64 = 1 << 50;
+
+/// The most that one event may tell of storage, in megabyte-hours: an exabyte for an
+/// hour.
+pub const STORAGE_MB_HOURS_MAX: u64 = 1_000_000_000_000;
 
 /// The most bytes of a model's name.
 pub const MODEL_MAX_BYTES: usize = 256;
@@ -50,6 +57,18 @@ pub enum EventError {
         /// Which.
         field: &'static str,
     },
+    /// The kind is not one that this witness may tell of.
+    #[error("kind is not what a {witness} may send")]
+    Kind {
+        /// Whose it is, as the event says.
+        witness: &'static str,
+    },
+    /// A field is set that an event of its kind has not.
+    #[error("{field} must not be set in an event of this kind")]
+    Unexpected {
+        /// Which.
+        field: &'static str,
+    },
     /// A number or a list is beyond its bound.
     #[error("{field} is beyond its bound")]
     Bound {
@@ -58,7 +77,7 @@ pub enum EventError {
     },
 }
 
-/// An event that was checked, with its identifiers as types.
+/// What is known of an event that was checked, its identifiers as types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedEvent {
     /// Whose.
@@ -67,33 +86,74 @@ pub struct CheckedEvent {
     pub request_id: RequestId,
     /// Who saw it.
     pub witness: Witness,
-    /// How it ended.
+    /// How it ended; [`Outcome::Unspecified`] of storage.
     pub outcome: Outcome,
-    /// All of it.
-    pub event: UsageEvent,
 }
 
-/// Checks that the event is whole, within bounds and covered by a context that
-/// a gateway signed.
+/// Whether an event has to bear a context that a gateway signed. One that is there
+/// must be good under either rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextRule {
+    /// A producer's request must bear it: who speaks for a tenant shows that one asked.
+    Needed,
+    /// An operator who brings in what was lost is believed without.
+    IfPresent,
+}
+
+/// Checks that the event is whole, within bounds and, where it is of a request,
+/// covered by a context that a gateway signed. A service's event bears none.
 ///
 /// # Errors
 /// [`EventError`], the reason for its quarantine.
-pub fn check(event: UsageEvent, keys: &Keyring) -> Result<CheckedEvent, EventError> {
-    if event.kind() != Kind::Request {
-        return Err(EventError::Unknown { field: "kind" });
+pub fn check(
+    event: &UsageEvent,
+    keys: &Keyring,
+    rule: ContextRule,
+) -> Result<CheckedEvent, EventError> {
+    let kind = event.kind();
+    let witness = event.witness();
+    match (kind, witness) {
+        (_, Witness::Unspecified) => return Err(EventError::Unknown { field: "witness" }),
+        (Kind::Request, Witness::Gateway | Witness::Router) => {}
+        (Kind::Storage, Witness::Service) => {}
+        (Kind::Request | Kind::Storage, _) => {
+            return Err(EventError::Kind {
+                witness: witness_name(witness),
+            });
+        }
+        (Kind::Unspecified | Kind::Job, _) => return Err(EventError::Unknown { field: "kind" }),
     }
-    let witness = match event.witness() {
-        Witness::Unspecified => return Err(EventError::Unknown { field: "witness" }),
-        known => known,
-    };
-    let outcome = match event.outcome() {
-        Outcome::Unspecified => return Err(EventError::Unknown { field: "outcome" }),
-        known => known,
-    };
     let tenant = TenantId::new(event.tenant.as_str())?;
     let request_id = RequestId::parse(&event.request_id)?;
+    let outcome = event.outcome();
+    if kind == Kind::Request {
+        if outcome == Outcome::Unspecified {
+            return Err(EventError::Unknown { field: "outcome" });
+        }
+        check_context(event, &tenant, request_id, keys, rule)?;
+    }
+    check_bounds(event)?;
+    check_storage(event)?;
+    Ok(CheckedEvent {
+        tenant,
+        request_id,
+        witness,
+        outcome,
+    })
+}
+
+fn check_context(
+    event: &UsageEvent,
+    tenant: &TenantId,
+    request_id: RequestId,
+    keys: &Keyring,
+    rule: ContextRule,
+) -> Result<(), EventError> {
+    if rule == ContextRule::IfPresent && event.tenant_context.is_empty() {
+        return Ok(());
+    }
     let signed = context::verify_signature(event.tenant_context.as_bytes(), keys)?;
-    if signed.tenant != tenant {
+    if signed.tenant != *tenant {
         return Err(EventError::Mismatch { field: "tenant" });
     }
     if signed.request_id != request_id {
@@ -101,18 +161,48 @@ pub fn check(event: UsageEvent, keys: &Keyring) -> Result<CheckedEvent, EventErr
             field: "request_id",
         });
     }
-    check_bounds(&event)?;
-    Ok(CheckedEvent {
-        tenant,
-        request_id,
-        witness,
-        outcome,
-        event,
-    })
+    Ok(())
+}
+
+/// What is stored is told by a service, and nothing else is told with it.
+fn check_storage(event: &UsageEvent) -> Result<(), EventError> {
+    if event.kind() != Kind::Storage {
+        return match event.storage_mb_hours {
+            0 => Ok(()),
+            _ => Err(EventError::Unexpected {
+                field: "storage_mb_hours",
+            }),
+        };
+    }
+    for (is_absent, field) in [
+        (event.tenant_context.is_empty(), "tenant_context"),
+        (event.usage.is_empty(), "usage"),
+        (event.outcome == 0, "outcome"),
+    ] {
+        if !is_absent {
+            return Err(EventError::Unexpected { field });
+        }
+    }
+    bound(
+        event.storage_mb_hours <= STORAGE_MB_HOURS_MAX,
+        "storage_mb_hours",
+    )
+}
+
+fn witness_name(witness: Witness) -> &'static str {
+    match witness {
+        Witness::Unspecified => "unknown",
+        Witness::Gateway => "gateway",
+        Witness::Router => "router",
+        Witness::Service => "service",
+    }
+}
+
+fn bound(is_within: bool, field: &'static str) -> Result<(), EventError> {
+    is_within.then_some(()).ok_or(EventError::Bound { field })
 }
 
 fn check_bounds(event: &UsageEvent) -> Result<(), EventError> {
-    let bound = |ok: bool, field| ok.then_some(()).ok_or(EventError::Bound { field });
     bound(
         !event.event_id.is_empty() && event.event_id.len() <= 64,
         "event_id",
@@ -187,124 +277,4 @@ pub mod cloudevents;
 pub mod line;
 
 #[cfg(test)]
-mod tests {
-    #[cfg(target_arch = "wasm32")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-    use crate::proto::{context::TenantContext, usage::ModelUsage};
-
-    const KEYS: &str = "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-    fn keys() -> Keyring {
-        Keyring::parse(KEYS).unwrap()
-    }
-
-    pub(crate) fn event() -> UsageEvent {
-        let request_id = RequestId::mint(1_795_000_000_000, [3; 10]).to_string();
-        let signed = context::sign(
-            &TenantContext {
-                tenant: "acme".into(),
-                plan: "starter".into(),
-                request_id: request_id.clone(),
-                issued_at_ms: 1_795_000_000_000,
-            },
-            &keys(),
-        );
-        UsageEvent {
-            kind: Kind::Request.into(),
-            event_id: "e1".into(),
-            request_id,
-            witness: Witness::Router.into(),
-            tenant: "acme".into(),
-            request_class: "chat".into(),
-            outcome: Outcome::Completed.into(),
-            usage: vec![ModelUsage {
-                input_tokens: 7,
-                source: UsageSource::Reported.into(),
-                ..ModelUsage::default()
-            }],
-            tenant_context: signed,
-            ..UsageEvent::default()
-        }
-    }
-
-    #[track_caller]
-    fn check_refused(change: impl FnOnce(&mut UsageEvent), names: &str) {
-        let mut wrong = event();
-        change(&mut wrong);
-        let error = check(wrong, &keys()).unwrap_err().to_string();
-        assert!(error.contains(names), "{error} should name {names}");
-    }
-
-    #[test]
-    fn a_whole_event_passes() {
-        let checked = check(event(), &keys()).unwrap();
-        assert_eq!(checked.tenant.as_str(), "acme");
-        assert_eq!(checked.witness, Witness::Router);
-    }
-
-    #[test]
-    fn each_fault_is_named() {
-        check_refused(|e| e.kind = 0, "kind");
-        check_refused(|e| e.kind = 77, "kind");
-        check_refused(|e| e.witness = 9, "witness");
-        check_refused(|e| e.outcome = 0, "outcome");
-        check_refused(|e| e.tenant = "other".into(), "tenant");
-        check_refused(|e| e.tenant = "a b".into(), "tenant");
-        check_refused(|e| e.request_id = "x".into(), "request id");
-        check_refused(
-            |e| e.request_id = RequestId::mint(1, [0; 10]).to_string(),
-            "request_id",
-        );
-        check_refused(|e| e.tenant_context.push('x'), "tenant context");
-        check_refused(|e| e.event_id.clear(), "event_id");
-        check_refused(|e| e.usage[0].input_tokens = TOKENS_MAX + 1, "input_tokens");
-        check_refused(|e| e.usage[0].source = 0, "usage.source");
-        check_refused(|e| e.usage[0].cost_micros = Some(u64::MAX), "cost_micros");
-        check_refused(|e| e.usage[0].price_micros = Some(u64::MAX), "price_micros");
-        let priced = |e: &mut UsageEvent| {
-            e.usage[0].unbilled = true;
-            e.usage[0].price_micros = Some(1);
-        };
-        check_refused(priced, "price_micros");
-        check_refused(|e| e.usage = vec![ModelUsage::default(); 33], "usage");
-    }
-
-    #[test]
-    fn witnesses_rank_as_the_design_says() {
-        let of = |witness: Witness, source: UsageSource| {
-            let mut e = event();
-            e.witness = witness.into();
-            e.usage[0].source = source.into();
-            rank(&e)
-        };
-        let order = [
-            of(Witness::Router, UsageSource::Reported),
-            of(Witness::Gateway, UsageSource::Reported),
-            of(Witness::Router, UsageSource::Estimated),
-            of(Witness::Gateway, UsageSource::Estimated),
-            of(Witness::Router, UsageSource::None),
-        ];
-        assert!(order.windows(2).all(|w| w[0] > w[1]), "{order:?}");
-        // What is not billed neither lowers nor raises it.
-        for (source, other, expected) in [
-            (UsageSource::Reported, UsageSource::Estimated, 5),
-            (UsageSource::Reported, UsageSource::None, 5),
-            (UsageSource::Estimated, UsageSource::Reported, 3),
-        ] {
-            let mut two = event();
-            two.usage[0].source = source.into();
-            let mut unbilled = two.usage[0].clone();
-            unbilled.source = other.into();
-            unbilled.unbilled = true;
-            two.usage.push(unbilled);
-            assert_eq!(rank(&two), expected);
-            two.usage.remove(0);
-            assert_eq!(rank(&two), 1);
-        }
-        let mut silent = event();
-        silent.usage.clear();
-        assert_eq!(rank(&silent), 1);
-    }
-}
+mod tests;

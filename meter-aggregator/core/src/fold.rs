@@ -10,36 +10,21 @@
 //! Requests of the classes `models` and `count_tokens` bill nothing, and no request
 //! those of its attempts that say so themselves (`unbilled`).
 
+use std::collections::BTreeMap;
+
 use weir_dialects::routes::RequestClass;
 use weir_wire::{
-    proto::usage::{ModelUsage, Outcome, UsageEvent, Witness},
+    proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, Witness},
     usage::rank,
 };
 
-use crate::meter::Meter;
+use crate::{
+    meter::{Dimension, Meter},
+    tariff::Tariff,
+};
 
-/// What one request comes to, by meter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Billed {
-    /// Requests.
-    pub api_calls: i64,
-    /// Tokens.
-    pub input_tokens: i64,
-    /// Tokens.
-    pub output_tokens: i64,
-}
-
-impl Billed {
-    /// The quantity on one meter.
-    #[must_use]
-    pub fn on(&self, meter: Meter) -> i64 {
-        match meter {
-            Meter::ApiCalls => self.api_calls,
-            Meter::InputTokens => self.input_tokens,
-            Meter::OutputTokens => self.output_tokens,
-        }
-    }
-}
+/// What something comes to, by meter; none is 0.
+pub type Quantities = BTreeMap<Meter, i64>;
 
 /// What becomes of a second event by a witness that spoke before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,68 +37,87 @@ pub enum Arrival {
     Conflict,
 }
 
-/// Decides about an event after another one by the same witness, by their
-/// ranks and hashes.
+/// Decides about an event after another one by the same witness.
 #[must_use]
-pub fn arrival(first: (u8, &[u8]), second: (u8, &[u8])) -> Arrival {
-    if second.1 == first.1 {
-        Arrival::Ignore
-    } else {
-        match second.0.cmp(&first.0) {
-            std::cmp::Ordering::Greater => Arrival::Replace,
-            std::cmp::Ordering::Less => Arrival::Ignore,
-            std::cmp::Ordering::Equal => Arrival::Conflict,
-        }
+pub fn arrival(first: &UsageEvent, second: &UsageEvent) -> Arrival {
+    if second == first {
+        return Arrival::Ignore;
+    }
+    match rank(second).cmp(&rank(first)) {
+        std::cmp::Ordering::Greater => Arrival::Replace,
+        std::cmp::Ordering::Less => Arrival::Ignore,
+        std::cmp::Ordering::Equal => Arrival::Conflict,
     }
 }
 
-/// Folds all witnesses of one request. The order does not matter: the one of
-/// the highest rank decides, the router's before the gateway's.
+/// Folds all witnesses of one request, and of one measure of storage. The order does
+/// not matter: of a request the one of the highest rank decides, the router's before the
+/// gateway's. A service that names its measure as a request is named is billed beside it.
 #[must_use]
-pub fn fold(witnesses: &[UsageEvent]) -> Billed {
-    decisive(witnesses).map(billed).unwrap_or_default()
+pub fn fold(witnesses: &[UsageEvent], tariff: &Tariff) -> Quantities {
+    let mut quantities = Quantities::new();
+    for is_storage in [false, true] {
+        if let Some(event) = decisive_of(witnesses, is_storage) {
+            bill(event, tariff, &mut quantities);
+        }
+    }
+    quantities.retain(|_, quantity| *quantity != 0);
+    quantities
 }
 
-/// The witness whose word is billed.
+/// The witness whose word is billed; of a request before that of storage.
 #[must_use]
 pub fn decisive(witnesses: &[UsageEvent]) -> Option<&UsageEvent> {
+    decisive_of(witnesses, false).or_else(|| decisive_of(witnesses, true))
+}
+
+fn decisive_of(witnesses: &[UsageEvent], is_storage: bool) -> Option<&UsageEvent> {
     witnesses
         .iter()
+        .filter(|e| (e.kind() == Kind::Storage) == is_storage)
         .max_by_key(|e| (rank(e), e.witness() == Witness::Router))
 }
 
-fn billed(event: &UsageEvent) -> Billed {
+fn bill(event: &UsageEvent, tariff: &Tariff, quantities: &mut Quantities) {
+    let mut add = |dimension: Dimension, model: &str, counts: &[u64]| {
+        let counted = quantities
+            .entry(tariff.meter(dimension, model))
+            .or_default();
+        *counted = counts
+            .iter()
+            .fold(*counted, |sum, n| sum.saturating_add_unsigned(*n));
+    };
+    if event.kind() == Kind::Storage {
+        add(Dimension::StorageMbHours, "", &[event.storage_mb_hours]);
+        return;
+    }
     if RequestClass::parse(&event.request_class).is_some_and(|class| !class.is_billed()) {
-        return Billed::default();
+        return;
     }
     let api_calls = match event.outcome() {
         Outcome::Completed | Outcome::ClientDisconnected => 1,
         Outcome::UpstreamError => 0,
-        Outcome::Rejected | Outcome::Unspecified => return Billed::default(),
+        Outcome::Rejected | Outcome::Unspecified => return,
     };
-    let sum = |of: fn(&ModelUsage) -> [u64; 4]| {
-        let billed = event.usage.iter().filter(|u| !u.unbilled);
-        let counts = billed.flat_map(of);
-        counts.fold(0_i64, |sum, n| sum.saturating_add_unsigned(n))
-    };
-    Billed {
-        api_calls,
-        input_tokens: sum(|u| {
-            [
-                u.input_tokens,
-                u.cached_input_tokens,
-                u.cache_write_input_tokens,
-                u.audio_input_tokens,
-            ]
-        }),
-        output_tokens: sum(|u| {
-            [
-                u.output_tokens,
-                u.reasoning_tokens,
-                u.audio_output_tokens,
-                0,
-            ]
-        }),
+    let paid = || event.usage.iter().filter(|u: &&ModelUsage| !u.unbilled);
+    // The call is of the model that answered.
+    let model = paid().next_back().map_or("", |u| &u.model_served);
+    add(Dimension::ApiCalls, model, &[api_calls]);
+    for u in paid() {
+        let model = &u.model_served;
+        let input = [
+            u.input_tokens,
+            u.cache_write_input_tokens,
+            u.audio_input_tokens,
+        ];
+        add(Dimension::InputTokens, model, &input);
+        add(
+            Dimension::CachedInputTokens,
+            model,
+            &[u.cached_input_tokens],
+        );
+        let output = [u.output_tokens, u.reasoning_tokens, u.audio_output_tokens];
+        add(Dimension::OutputTokens, model, &output);
     }
 }
 
@@ -125,6 +129,7 @@ mod tests {
     use weir_wire::proto::usage::UsageSource;
 
     use super::*;
+    use crate::meter::Tier;
 
     fn event(witness: Witness, outcome: Outcome, source: UsageSource, tokens: u64) -> UsageEvent {
         UsageEvent {
@@ -143,12 +148,79 @@ mod tests {
         }
     }
 
+    fn tariff(names: &[&str]) -> Tariff {
+        let meters: Vec<Meter> = names.iter().map(|n| Meter::parse(n).unwrap()).collect();
+        Tariff::new(meters, [("big".to_owned(), Tier::new("premium").unwrap())])
+    }
+
     #[track_caller]
     fn check(events: &[UsageEvent], expected: [i64; 3]) {
-        let found = fold(events);
-        assert_eq!(Meter::ALL.map(|m| found.on(m)), expected);
+        let names = ["api_calls", "input_tokens", "output_tokens"];
+        let found = fold(events, &tariff(&names));
+        let on = |name: &str| {
+            found
+                .get(&Meter::parse(name).unwrap())
+                .copied()
+                .unwrap_or(0)
+        };
+        assert_eq!(names.map(on), expected);
         let reversed: Vec<UsageEvent> = events.iter().rev().cloned().collect();
-        assert_eq!(fold(&reversed), found, "the order decides");
+        assert_eq!(fold(&reversed, &tariff(&names)), found, "the order decides");
+    }
+
+    #[test]
+    fn caches_and_tiers_are_apart_where_they_have_meters() {
+        let done = Outcome::Completed;
+        let mut router = event(Witness::Router, done, UsageSource::Reported, 10);
+        let mut second = router.usage[0].clone();
+        second.model_served = "big".into();
+        router.usage.push(second);
+        let meters = [
+            "api_calls",
+            "api_calls.premium",
+            "input_tokens",
+            "input_tokens.premium",
+            "cached_input_tokens",
+            "output_tokens",
+        ];
+        let found = fold(&[router], &tariff(&meters));
+        let found: Vec<(String, i64)> = found.iter().map(|(m, n)| (m.to_string(), *n)).collect();
+        let expected = [
+            ("api_calls.premium", 1),
+            ("input_tokens", 10),
+            ("input_tokens.premium", 10),
+            ("cached_input_tokens", 2),
+            ("output_tokens", 46),
+        ];
+        assert_eq!(found, expected.map(|(m, n)| (m.to_owned(), n)));
+    }
+
+    #[test]
+    fn storage_is_billed_by_what_its_service_says() {
+        let stored = UsageEvent {
+            kind: Kind::Storage.into(),
+            witness: Witness::Service.into(),
+            storage_mb_hours: 7,
+            ..UsageEvent::default()
+        };
+        let meter = Meter::of(Dimension::StorageMbHours);
+        assert_eq!(
+            fold(std::slice::from_ref(&stored), &tariff(&[])),
+            Quantities::from([(meter.clone(), 7)])
+        );
+        // A service may name its measure as the request is named.
+        let router = event(
+            Witness::Router,
+            Outcome::Completed,
+            UsageSource::Reported,
+            10,
+        );
+        for events in [[stored.clone(), router.clone()], [router, stored]] {
+            let found = fold(&events, &tariff(&["input_tokens"]));
+            let input = Meter::of(Dimension::InputTokens);
+            assert_eq!((found[&meter], found[&input]), (7, 11));
+            assert_eq!(decisive(&events).unwrap().witness(), Witness::Router);
+        }
     }
 
     #[test]
@@ -206,10 +278,16 @@ mod tests {
 
     #[test]
     fn a_second_event_replaces_only_by_rank() {
-        assert_eq!(arrival((4, b"a"), (5, b"b")), Arrival::Replace);
-        assert_eq!(arrival((5, b"a"), (4, b"b")), Arrival::Ignore);
-        assert_eq!(arrival((5, b"a"), (5, b"a")), Arrival::Ignore);
-        assert_eq!(arrival((5, b"a"), (5, b"b")), Arrival::Conflict);
+        let of = |source, tokens| event(Witness::Router, Outcome::Completed, source, tokens);
+        let (reported, guessed) = (UsageSource::Reported, UsageSource::Estimated);
+        for (first, second, expected) in [
+            (of(guessed, 1), of(reported, 2), Arrival::Replace),
+            (of(reported, 1), of(guessed, 2), Arrival::Ignore),
+            (of(reported, 1), of(reported, 1), Arrival::Ignore),
+            (of(reported, 1), of(reported, 2), Arrival::Conflict),
+        ] {
+            assert_eq!(arrival(&first, &second), expected);
+        }
     }
 
     proptest! {
@@ -223,7 +301,7 @@ mod tests {
                 usage: vec![usage; 32],
                 ..UsageEvent::default()
             };
-            prop_assert!(fold(&[big]).input_tokens >= 0);
+            prop_assert!(fold(&[big], &Tariff::default()).values().all(|n| *n >= 0));
         }
     }
 }

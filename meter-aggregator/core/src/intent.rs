@@ -1,5 +1,17 @@
-//! An intent: one meter event that Stripe is to have, from its plan to its
-//! acceptance.
+//! An intent: one meter event that Stripe is to have, from its plan to Stripe's own
+//! word that it counts.
+//!
+//! ```text
+//! planned ─▶ sending ─▶ accepted ─▶ confirmed
+//!    ▲          │  └──▶ reconcile ─▶ confirmed, planned (next generation), expired
+//!    │          └─────▶ held                     or quarantined
+//!    └── retry ── held, quarantined ─▶ cancelled, confirmed: the operator's word
+//! quarantined ─▶ confirmed: the sums have it after all
+//! planned, sending, held ─▶ expired: near 35 days, where Stripe surely does not have
+//!                it; it is carried forward. Else ─▶ reconcile
+//! accepted ─▶ quarantined: taken, and not in Stripe's sums
+//! confirmed ─▶ accepted: asked about again, where Stripe complains of its meter
+//! ```
 
 use std::fmt;
 
@@ -7,26 +19,44 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{hour::Hour, meter::Meter};
 
-/// After so long without an answer the same identifier is no longer safe:
-/// Stripe promises its uniqueness for 24 hours, four are for clocks and queues.
-pub const SAME_IDENTIFIER_MS: i64 = 20 * 3_600_000;
-
 /// Where an intent stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Planned, never sent.
+    /// Planned, not sent under this identifier.
     Planned,
     /// Sent at least once, without a final answer.
     Sending,
-    /// Stripe has it.
+    /// Stripe said that it took it.
     Accepted,
+    /// Stripe's sums have it.
+    Confirmed,
     /// Stripe refused it; the operator decides.
     Held,
     /// Unknown for too long: the summaries must be asked before anything else.
     Reconcile,
+    /// The summaries do not tell whether Stripe has it, or say that it was taken and
+    /// does not count; the operator decides.
+    Quarantined,
+    /// Too old to be sent under its own time; what it was for is carried forward.
+    Expired,
+    /// The operator decided that Stripe is not to have it.
+    Cancelled,
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Planned,
+        Self::Sending,
+        Self::Accepted,
+        Self::Confirmed,
+        Self::Held,
+        Self::Reconcile,
+        Self::Quarantined,
+        Self::Expired,
+        Self::Cancelled,
+    ];
+
     /// Its name in the ledger.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -34,23 +64,36 @@ impl State {
             Self::Planned => "planned",
             Self::Sending => "sending",
             Self::Accepted => "accepted",
+            Self::Confirmed => "confirmed",
             Self::Held => "held",
             Self::Reconcile => "reconcile",
+            Self::Quarantined => "quarantined",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// The state of that name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [
-            Self::Planned,
-            Self::Sending,
-            Self::Accepted,
-            Self::Held,
-            Self::Reconcile,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == name)
+        Self::ALL.into_iter().find(|s| s.as_str() == name)
+    }
+
+    /// Whether its end is open, so that nothing more of its bucket is planned.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Planned | Self::Sending | Self::Held | Self::Reconcile | Self::Quarantined => {
+                true
+            }
+            Self::Accepted | Self::Confirmed | Self::Expired | Self::Cancelled => false,
+        }
+    }
+
+    /// Whether Stripe has it, as far as it said.
+    #[must_use]
+    pub fn is_at_stripe(self) -> bool {
+        matches!(self, Self::Accepted | Self::Confirmed)
     }
 }
 
@@ -71,12 +114,12 @@ pub struct Key<'a> {
     /// Whose.
     pub tenant: &'a str,
     /// On which meter.
-    pub meter: Meter,
+    pub meter: &'a Meter,
     /// In which hour.
     pub hour: Hour,
     /// 1 for the first intent of that hour.
     pub revision: i64,
-    /// 0, and one more each time that reconciliation proved a loss.
+    /// 0, and one more each time that it was proved or decided to be lost.
     pub generation: i64,
 }
 
@@ -85,7 +128,8 @@ pub struct Key<'a> {
 #[must_use]
 pub fn identifier(key: &Key<'_>) -> String {
     let mut hash = Sha256::new();
-    for text in [key.account, key.ledger, key.tenant, key.meter.as_str()] {
+    let meter = key.meter.to_string();
+    for text in [key.account, key.ledger, key.tenant, &meter] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
@@ -111,51 +155,55 @@ pub enum Attempt {
         message: String,
         /// The `Stripe-Should-Retry` header.
         should_retry: Option<bool>,
+        /// The `Retry-After` header, milliseconds.
+        retry_after_ms: Option<i64>,
     },
     /// No answer came: it may or may not have been taken.
     Unanswered,
 }
 
-/// What follows from an attempt.
+/// What an attempt says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Stripe has it.
     Accepted,
-    /// Again later, with the same identifier.
-    Again,
-    /// The operator decides; with the reason.
-    Held(String),
-    /// Ask the summaries first.
+    /// Again, with the same identifier; it may have been taken.
+    Unknown,
+    /// Again, with the same identifier; it was not taken.
+    NotYet,
+    /// It may have been taken, and Stripe wants no further attempt: ask the summaries.
     Reconcile,
+    /// It was not taken and will not be; the operator decides. With the reason.
+    Held(String),
 }
 
-/// Decides on an attempt at `now_ms` of an intent first tried at
-/// `first_attempt_ms`.
+/// Reads an attempt as Stripe means it.
 #[must_use]
-pub fn after(attempt: &Attempt, first_attempt_ms: i64, now_ms: i64) -> Next {
-    let again = if now_ms.saturating_sub(first_attempt_ms) < SAME_IDENTIFIER_MS {
-        Next::Again
-    } else {
-        Next::Reconcile
-    };
+pub fn after(attempt: &Attempt) -> Next {
     let Attempt::Answered {
         status,
         message,
         should_retry,
+        ..
     } = attempt
     else {
-        return again;
+        return Next::Unknown;
     };
+    let held = || Next::Held(format!("{status}: {message}"));
     match (status, should_retry) {
         (200..=299, _) => Next::Accepted,
         // An earlier attempt was taken, and its answer lost.
         (400, _) if message.starts_with("An event already exists with identifier") => {
             Next::Accepted
         }
-        (_, Some(true)) => again,
-        (_, Some(false)) => Next::Held(format!("{status}: {message}")),
-        (409 | 429 | 500..=599, None) => again,
-        _ => Next::Held(format!("{status}: {message}")),
+        (429, Some(false)) => held(),
+        // A key that is no good is so for all, and is mended for all.
+        (401 | 403 | 429, _) => Next::NotYet,
+        // Stripe's header says whether to ask again, not whether it was taken.
+        (409 | 500..=599, Some(false)) => Next::Reconcile,
+        (409 | 500..=599, _) => Next::Unknown,
+        (_, Some(true)) => Next::NotYet,
+        _ => held(),
     }
 }
 
@@ -165,61 +213,46 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-
-    fn key() -> Key<'static> {
-        Key {
-            account: "acct",
-            ledger: "0123456789abcdef",
-            tenant: "acme",
-            meter: Meter::InputTokens,
-            hour: Hour(498_611),
-            revision: 1,
-            generation: 0,
-        }
-    }
+    use crate::meter::Dimension;
 
     /// What was sent by one version must be known by the next.
     #[test]
-    fn the_identifier_is_golden() {
-        assert_eq!(
-            identifier(&key()),
-            "weir_00bbe7de4a35b3341234ac6608a603dc43452d29"
+    fn the_identifier_is_golden_and_each_part_makes_another() {
+        let (input, output) = (
+            Meter::of(Dimension::InputTokens),
+            Meter::of(Dimension::OutputTokens),
         );
-        assert!(identifier(&key()).len() <= 100);
-    }
-
-    #[test]
-    fn each_part_makes_another_identifier() {
-        let base = identifier(&key());
+        let key = Key {
+            account: "acct",
+            ledger: "0123456789abcdef",
+            tenant: "acme",
+            meter: &input,
+            hour: Hour(498_611),
+            revision: 1,
+            generation: 0,
+        };
+        let base = identifier(&key);
+        assert_eq!(base, "weir_00bbe7de4a35b3341234ac6608a603dc43452d29");
         for other in [
             Key {
                 account: "acc",
                 tenant: "tacme",
-                ..key()
+                ..key
             },
+            Key { ledger: "0", ..key },
+            Key { tenant: "b", ..key },
             Key {
-                ledger: "0",
-                ..key()
-            },
-            Key {
-                tenant: "b",
-                ..key()
-            },
-            Key {
-                meter: Meter::OutputTokens,
-                ..key()
+                meter: &output,
+                ..key
             },
             Key {
                 hour: Hour(1),
-                ..key()
+                ..key
             },
-            Key {
-                revision: 2,
-                ..key()
-            },
+            Key { revision: 2, ..key },
             Key {
                 generation: 1,
-                ..key()
+                ..key
             },
         ] {
             assert_ne!(identifier(&other), base, "{other:?}");
@@ -232,8 +265,9 @@ mod tests {
             status,
             message: message.into(),
             should_retry,
+            retry_after_ms: None,
         };
-        assert_eq!(after(&attempt, 0, 1), expected, "{attempt:?}");
+        assert_eq!(after(&attempt), expected, "{attempt:?}");
     }
 
     #[test]
@@ -241,32 +275,26 @@ mod tests {
         check(200, "", None, Next::Accepted);
         let exists = "An event already exists with identifier weir_x.";
         check(400, exists, None, Next::Accepted);
-        for status in [409, 429, 500, 503] {
-            check(status, "", None, Next::Again);
+        for status in [409, 500, 503] {
+            check(status, "", None, Next::Unknown);
+            check(status, "", Some(true), Next::Unknown);
+            check(status, "", Some(false), Next::Reconcile);
         }
-        for status in [400, 401, 402, 403, 404] {
+        check(429, "", None, Next::NotYet);
+        check(429, "", Some(false), Next::Held("429: ".into()));
+        for status in [401, 403] {
+            check(status, "no", None, Next::NotYet);
+        }
+        for status in [400, 402, 404] {
             check(status, "no", None, Next::Held(format!("{status}: no")));
         }
-        check(500, "no", Some(false), Next::Held("500: no".into()));
-        check(400, "no", Some(true), Next::Again);
-    }
-
-    #[test]
-    fn an_identifier_is_not_reused_beyond_its_time() {
-        let late = SAME_IDENTIFIER_MS;
-        assert_eq!(after(&Attempt::Unanswered, 0, late - 1), Next::Again);
-        assert_eq!(after(&Attempt::Unanswered, 0, late), Next::Reconcile);
+        check(400, "no", Some(true), Next::NotYet);
+        assert_eq!(after(&Attempt::Unanswered), Next::Unknown);
     }
 
     #[test]
     fn states_keep_their_names() {
-        for state in [
-            State::Planned,
-            State::Sending,
-            State::Accepted,
-            State::Held,
-            State::Reconcile,
-        ] {
+        for state in State::ALL {
             assert_eq!(State::parse(state.as_str()), Some(state));
         }
         assert_eq!(State::parse("x"), None);

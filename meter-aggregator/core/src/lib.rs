@@ -2,11 +2,16 @@
 
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod dunning;
 pub mod fold;
 pub mod gaps;
 pub mod hour;
 pub mod intent;
 pub mod journal;
+pub mod ledger;
 pub mod log;
 pub mod meter;
+pub mod policy;
 pub mod shown;
+pub mod stripe;
+pub mod tariff;

@@ -7,7 +7,10 @@ use weir_wire::{
     proto::usage::{ModelUsage, Outcome, UsageEvent, UsageSource, Witness},
 };
 
-use crate::fold::{decisive, fold};
+use crate::{
+    fold::{Quantities, decisive, fold},
+    tariff::Tariff,
+};
 
 /// One request, folded as it is billed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,8 +49,8 @@ pub struct Request {
     pub witnesses: Vec<&'static str>,
     /// Whose word is billed.
     pub counted: &'static str,
-    /// What it comes to on the meters.
-    pub billed: BilledUse,
+    /// What it comes to by meter; those of which it has none are left out.
+    pub billed: Quantities,
 }
 
 /// Tokens, in counts that do not overlap.
@@ -63,20 +66,10 @@ pub struct Tokens {
     pub audio_output_tokens: u64,
 }
 
-/// Quantities by meter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // the meters' names
-pub struct BilledUse {
-    pub api_calls: i64,
-    pub input_tokens: i64,
-    pub output_tokens: i64,
-}
-
 /// Folds the witnesses of one request; `None` where there are none.
 #[must_use]
-pub fn request(witnesses: &[UsageEvent]) -> Option<Request> {
+pub fn request(witnesses: &[UsageEvent], tariff: &Tariff) -> Option<Request> {
     let counted = decisive(witnesses)?;
-    let billed = fold(witnesses);
     let paid = || counted.usage.iter().filter(|u| !u.unbilled);
     // Who answered; where nobody did, who was asked last.
     let served = paid().next_back().or(counted.usage.last());
@@ -109,11 +102,7 @@ pub fn request(witnesses: &[UsageEvent]) -> Option<Request> {
         time_to_first_token_ms: counted.time_to_first_token_ms,
         witnesses: witnesses.iter().map(|e| witness(e.witness())).collect(),
         counted: witness(counted.witness()),
-        billed: BilledUse {
-            api_calls: billed.api_calls,
-            input_tokens: billed.input_tokens,
-            output_tokens: billed.output_tokens,
-        },
+        billed: fold(witnesses, tariff),
     })
 }
 
@@ -160,6 +149,7 @@ pub fn witness(witness: Witness) -> &'static str {
     match witness {
         Witness::Gateway => "gateway",
         Witness::Router => "router",
+        Witness::Service => "service",
         Witness::Unspecified => "unknown",
     }
 }
@@ -170,6 +160,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::meter::Meter;
 
     fn usage(model: &str, source: UsageSource, n: u64) -> ModelUsage {
         ModelUsage {
@@ -198,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_request_is_what_its_better_witness_says() {
-        assert_eq!(request(&[]), None);
+        assert_eq!(request(&[], &Tariff::default()), None);
         let mut unbilled = usage("a", UsageSource::Estimated, 100);
         unbilled.unbilled = true;
         let answered = usage("b", UsageSource::Reported, 7);
@@ -206,7 +197,7 @@ mod tests {
         let guess = usage("c", UsageSource::Estimated, 9);
         let mut gateway = event(Witness::Gateway, "rag", vec![guess]);
         gateway.model_asked = "m".into();
-        let found = request(&[gateway.clone(), router]).unwrap();
+        let found = request(&[gateway.clone(), router], &Tariff::default()).unwrap();
         assert_eq!(found.time_ms, 1_795_000_000_000);
         assert_eq!((found.counted, found.source), ("router", "reported"));
         assert_eq!(found.witnesses, ["gateway", "router"]);
@@ -215,12 +206,12 @@ mod tests {
         assert_eq!(found.attempts, 2);
         let tokens = (found.tokens.input_tokens, found.tokens.reasoning_tokens);
         assert_eq!(tokens, (7, 7));
-        assert_eq!(found.billed.input_tokens, 7);
+        assert_eq!(found.billed[&Meter::parse("input_tokens").unwrap()], 7);
 
         // What a gateway could not tell, the router may.
         gateway.request_class = "unclassified".into();
         let none = event(Witness::Router, "chat", vec![]);
-        let found = request(&[gateway, none]).unwrap();
+        let found = request(&[gateway, none], &Tariff::default()).unwrap();
         assert_eq!((found.counted, found.source), ("gateway", "estimated"));
         assert_eq!(found.class, "chat");
     }
@@ -230,9 +221,9 @@ mod tests {
         let mut refused = event(Witness::Router, "chat", vec![]);
         refused.outcome = Outcome::Rejected.into();
         refused.status = 403;
-        let found = request(&[refused]).unwrap();
+        let found = request(&[refused], &Tariff::default()).unwrap();
         assert_eq!((found.outcome, found.status), ("rejected", 403));
-        assert_eq!((found.source, found.billed.api_calls), ("none", 0));
+        assert_eq!((found.source, found.billed.len()), ("none", 0));
         assert_eq!(found.model_served, "");
     }
 }

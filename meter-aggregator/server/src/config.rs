@@ -1,20 +1,28 @@
 //! The aggregator's configuration: one YAML, and secrets from the environment.
 
+mod billing;
+mod stripe;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
+use crate::stream::Mark;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
-use weir_meter_core::meter::Meter;
 use weir_process::secret;
 use weir_wire::{
     ids::TenantId,
     keys::{self, Keyring},
     proto::usage::Witness,
 };
+
+use self::stripe::{DunningFile, StripeFile, WebhookFile};
+pub use self::stripe::{DunningSettings, RouterSettings, StripeSettings, WebhookSettings};
+pub use billing::Billing;
+use billing::{BillingFile, TierFile};
 
 /// The variable that holds the admin credential.
 pub const ADMIN_ENVIRONMENT: &str = "WEIR_ADMIN_TOKEN";
@@ -28,9 +36,46 @@ pub struct File {
     pub data_dir: PathBuf,
     producers: Vec<ProducerFile>,
     #[serde(default)]
+    ingest: IngestFile,
+    #[serde(default)]
     access_logs: Vec<AccessLogFile>,
     stripe: StripeFile,
+    #[serde(default)]
+    billing: BillingFile,
+    #[serde(default)]
+    tiers: BTreeMap<String, TierFile>,
+    webhook: Option<WebhookFile>,
+    dunning: Option<DunningFile>,
     tenants: BTreeMap<TenantId, TenantFile>,
+}
+
+/// From where on producers have to wait.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct IngestFile {
+    /// Events that are durable and not booked.
+    spool_max_events: u64,
+    /// What of `stream.db` is in use, quarantine included.
+    spool_max_mib: u64,
+}
+
+impl Default for IngestFile {
+    fn default() -> Self {
+        Self {
+            spool_max_events: 2_000_000,
+            spool_max_mib: 4_096,
+        }
+    }
+}
+
+impl File {
+    /// What is billed and when, checked.
+    fn billing(&self) -> anyhow::Result<Billing> {
+        let tells = |witness| self.producers.iter().any(|p| p.witness == witness);
+        let two_witnesses = tells(WitnessName::Gateway) && tells(WitnessName::Router);
+        let meters = &self.stripe.meters;
+        billing::validate(&self.billing, &self.tiers, meters, two_witnesses)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,20 +93,13 @@ struct AccessLogFile {
     producer: String,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum WitnessName {
     Gateway,
     Router,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StripeFile {
-    api_base: String,
-    api_key_env: String,
-    account: String,
-    meters: BTreeMap<Meter, String>,
+    /// Tells of storage, and is believed without a tenant's context.
+    Service,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,10 +113,15 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub producers: Vec<Producer>,
+    /// From where on producers have to wait.
+    pub mark: Mark,
     pub access_logs: Vec<AccessLog>,
     pub admin_token: String,
     pub keys: Keyring,
+    pub billing: Billing,
     pub stripe: StripeSettings,
+    pub webhook: Option<WebhookSettings>,
+    pub dunning: Option<DunningSettings>,
 }
 
 /// A gateway's log that is followed.
@@ -90,31 +133,12 @@ pub struct AccessLog {
     pub producer: Producer,
 }
 
-/// What a replay needs.
-pub struct ReplaySettings {
-    pub data_dir: PathBuf,
-    pub producers: Vec<Producer>,
-    /// Where no aggregator runs, events are checked by these.
-    pub keys: Keyring,
-}
-
 /// Someone who may send events.
 #[derive(Clone)]
 pub struct Producer {
     pub name: String,
     pub witness: Witness,
     pub token: String,
-}
-
-/// The way to Stripe.
-pub struct StripeSettings {
-    pub api_base: String,
-    pub api_key: String,
-    pub account: String,
-    /// Each meter's `event_name`.
-    pub meters: BTreeMap<Meter, String>,
-    /// Each tenant's customer.
-    pub customers: BTreeMap<String, String>,
 }
 
 /// Reads the file alone.
@@ -124,10 +148,24 @@ pub fn read(path: &Path) -> anyhow::Result<File> {
     serde_saphyr::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
 
+/// Who needs the settings, and so which secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// The service, which needs all.
+    Service,
+    /// A command on the data folder of a service that does not run: nobody is let in,
+    /// and of what Stripe is not asked its key may be away, too.
+    Command,
+}
+
 /// Reads and checks everything; the message names the field.
-pub fn load(path: &Path) -> anyhow::Result<Settings> {
+pub fn load(path: &Path, whom: For) -> anyhow::Result<Settings> {
+    let needed = |name: &str| match (secret(name), whom) {
+        (Err(_), For::Command) => Ok(String::new()),
+        (found, _) => found,
+    };
     let file = read(path)?;
-    validate(&file).with_context(|| path.display().to_string())?;
+    let billing = validate(&file).with_context(|| path.display().to_string())?;
     let producers = producers(file.producers)?;
     let access_logs = file
         .access_logs
@@ -140,8 +178,9 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
             })
         })
         .collect();
-    let admin_token = secret(ADMIN_ENVIRONMENT)?;
+    let admin_token = needed(ADMIN_ENVIRONMENT)?;
     check_tokens(&producers, &admin_token)?;
+    let base = path.parent().unwrap_or(Path::new("."));
     let customers = file
         .tenants
         .into_iter()
@@ -151,28 +190,31 @@ pub fn load(path: &Path) -> anyhow::Result<Settings> {
         listen: file.listen,
         data_dir: file.data_dir,
         producers,
+        mark: Mark {
+            events_max: file.ingest.spool_max_events,
+            bytes_max: file.ingest.spool_max_mib.saturating_mul(1 << 20),
+        },
         access_logs,
         admin_token,
         keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
-        stripe: StripeSettings {
-            api_key: secret(&file.stripe.api_key_env).context("stripe.api_key_env")?,
-            api_base: file.stripe.api_base.trim_end_matches('/').to_owned(),
-            account: file.stripe.account,
-            meters: file.stripe.meters,
-            customers,
+        billing,
+        stripe: file.stripe.load(customers, needed)?,
+        webhook: match whom {
+            For::Service => file.webhook.map(WebhookFile::load).transpose()?,
+            For::Command => None,
+        },
+        dunning: match whom {
+            For::Service => file.dunning.map(|d| d.load(base)).transpose()?,
+            For::Command => None,
         },
     })
 }
 
-/// Reads what a replay needs, and no secret beside that.
-pub fn load_for_replay(path: &Path) -> anyhow::Result<ReplaySettings> {
+/// Reads the producers alone, with their tokens.
+pub fn producers_of(path: &Path) -> anyhow::Result<Vec<Producer>> {
     let file = read(path)?;
     validate(&file).with_context(|| path.display().to_string())?;
-    Ok(ReplaySettings {
-        data_dir: file.data_dir,
-        producers: producers(file.producers)?,
-        keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
-    })
+    producers(file.producers)
 }
 
 fn producers(files: Vec<ProducerFile>) -> anyhow::Result<Vec<Producer>> {
@@ -184,6 +226,7 @@ fn producers(files: Vec<ProducerFile>) -> anyhow::Result<Vec<Producer>> {
             witness: match producer.witness {
                 WitnessName::Gateway => Witness::Gateway,
                 WitnessName::Router => Witness::Router,
+                WitnessName::Service => Witness::Service,
             },
         })
     });
@@ -206,23 +249,25 @@ fn check_tokens(producers: &[Producer], admin_token: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-fn validate(file: &File) -> anyhow::Result<()> {
+fn validate(file: &File) -> anyhow::Result<Billing> {
     if file.producers.is_empty() {
         bail!("producers: must name at least one");
     }
-    validate_logs(file)?;
-    for meter in Meter::ALL {
-        match file.stripe.meters.get(&meter) {
-            Some(name) if (1..=100).contains(&name.len()) => {}
-            Some(name) => {
-                bail!("stripe.meters.{meter}: must have 1 to 100 characters, found {name:?}")
-            }
-            None => bail!("stripe.meters.{meter}: is missing"),
+    for (found, name) in [
+        (file.ingest.spool_max_events, "spool_max_events"),
+        (file.ingest.spool_max_mib, "spool_max_mib"),
+    ] {
+        if found == 0 {
+            bail!("ingest.{name}: must be 1 or more, found 0");
         }
     }
-    let names: BTreeSet<&String> = file.stripe.meters.values().collect();
-    if names.len() != file.stripe.meters.len() {
-        bail!("stripe.meters: two meters have the same event_name");
+    validate_logs(file)?;
+    file.stripe.validate()?;
+    if let Some(webhook) = &file.webhook {
+        webhook.validate()?;
+    }
+    if let Some(dunning) = &file.dunning {
+        dunning.validate(file.webhook.as_ref())?;
     }
     let mut seen = BTreeMap::new();
     for (tenant, t) in &file.tenants {
@@ -236,7 +281,7 @@ fn validate(file: &File) -> anyhow::Result<()> {
             );
         }
     }
-    Ok(())
+    file.billing()
 }
 
 fn validate_logs(file: &File) -> anyhow::Result<()> {
@@ -287,7 +332,7 @@ mod tests {
         assert_ne!(text, EXAMPLE, "{from} is not in the example");
         let error = serde_saphyr::from_str::<File>(&text)
             .map_err(|e| e.to_string())
-            .and_then(|f| validate(&f).map_err(|e| e.to_string()))
+            .and_then(|f| validate(&f).map(|_| ()).map_err(|e| e.to_string()))
             .unwrap_err();
         assert!(error.contains(names), "{error} should name {names}");
     }
@@ -312,10 +357,29 @@ mod tests {
         validate(&serde_saphyr::from_str(EXAMPLE).unwrap()).unwrap();
     }
 
+    /// What is commented out: `#` and no blank, or `#` and two.
+    #[test]
+    fn what_the_example_offers_parses() {
+        let offered = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') || rest.starts_with("  ") => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        let text: Vec<String> = EXAMPLE.lines().map(offered).collect();
+        let file: File = serde_saphyr::from_str(&text.join("\n")).unwrap();
+        validate(&file).unwrap();
+        assert!(file.webhook.is_some() && file.dunning.is_some());
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         check_refused("data_dir:", "datadir:", "datadir");
         check_refused("witness: router", "witness: proxy", "proxy");
+        check_refused("spool_max_events: ", "spool_events: ", "spool_events");
+        check_refused(
+            "spool_max_mib: 4096",
+            "spool_max_mib: 0",
+            "ingest.spool_max_mib: must be 1 or more, found 0",
+        );
         check_refused("name: router", "name: gateway", "producers[1].name");
         let log = "access_logs:\n  - path: ";
         check_refused(
@@ -326,7 +390,7 @@ mod tests {
         check_refused(
             "producer: gateway",
             "producer: envoy",
-            "access_logs[0].producer: must be one of gateway, router, found \"envoy\"",
+            "access_logs[0].producer: must be one of gateway, router, storage, found \"envoy\"",
         );
         check_refused("producer: gateway", "producers: gateway", "producers");
         check_refused(
@@ -341,6 +405,8 @@ mod tests {
         );
         check_refused("weir_api_calls", "weir_input_tokens", "stripe.meters");
         check_refused("cus_solo", "cus_acme", "tenants.solo.stripe_customer");
+        check_refused("tenants:", "billing: {wait: 1}\ntenants:", "wait");
+        check_refused("tenants:", "tiers: {a: {models: [m]}}\ntenants:", "tiers.a");
         check_refused("  acme:", "  a b:", "a b");
     }
 }

@@ -1,91 +1,110 @@
-//! What producers send: usage events, taken once they are durable.
+//! What producers send over HTTP: usage events, taken once they are durable.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use prost::Message as _;
-use weir_process::bears;
+use tower::ServiceExt as _;
 use weir_wire::{
-    headers as names,
     proto::usage::PublishRequest,
-    usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH},
+    usage::{PROTO_CONTENT_TYPE, PROTO_CONTENT_TYPE_OLD, PUBLISH_PATH},
 };
 
 use crate::{
-    api::{Ingest, plain},
-    ingest::{response, sort},
-    stream::AppendError,
+    api::{Parts, plain},
+    ingest::{BODY_MAX_BYTES, Denied, EVENTS_MAX, admit, is_too_many},
+    stream::{AppendError, Way},
 };
 
-/// The largest batch, in bytes.
-const BODY_MAX_BYTES: usize = 8 << 20;
-
 /// The producers' paths.
-pub fn routes() -> Router<Arc<Ingest>> {
+pub fn routes() -> Router<Arc<Parts>> {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route(PUBLISH_PATH, post(publish))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-async fn publish(
-    State(ingest): State<Arc<Ingest>>,
-    headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Response {
-    let Some(producer) = ingest.producers.iter().find(|p| bears(&headers, &p.token)) else {
-        return plain(
-            StatusCode::UNAUTHORIZED,
-            "authorization: no producer has this token",
-        );
+/// Everything on the port. A service's path is the same by gRPC; the content type
+/// tells which is meant.
+pub fn with_grpc(http: Router, grpc: Router) -> Router {
+    let choose = move |request: Request| {
+        let is_grpc = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc { grpc.clone() } else { http.clone() }.oneshot(request)
     };
-    // A tenant's request that was led here by mistake is not a producer's.
-    if headers.contains_key(names::TENANT_CONTEXT) {
+    Router::new().fallback_service(tower::service_fn(choose))
+}
+
+/// How long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+async fn publish(State(parts): State<Arc<Parts>>, request: Request) -> Response {
+    let producer = match admit(request.headers(), &parts.producers) {
+        Ok(producer) => producer,
+        Err(denied) => {
+            let status = match denied {
+                Denied::Unknown => StatusCode::UNAUTHORIZED,
+                Denied::Tenant => StatusCode::FORBIDDEN,
+            };
+            return plain(status, &denied.to_string());
+        }
+    };
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let answer_type = match content_type.map(|value| value.as_bytes()) {
+        Some(found) if found == PROTO_CONTENT_TYPE.as_bytes() => PROTO_CONTENT_TYPE,
+        Some(found) if found == PROTO_CONTENT_TYPE_OLD.as_bytes() => PROTO_CONTENT_TYPE_OLD,
+        _ => {
+            return plain(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content-type: must be application/proto or application/x-protobuf",
+            );
+        }
+    };
+    let body = match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, &())).await {
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "body: did not come in time"),
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return plain(rejection.status(), "body: too large or cut"),
+    };
+    if is_too_many(&body) {
         return plain(
-            StatusCode::FORBIDDEN,
-            &format!("{}: not for service methods", names::TENANT_CONTEXT),
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("body: must hold at most {EVENTS_MAX} events"),
         );
     }
-    if headers.get(header::CONTENT_TYPE).map(|v| v.as_bytes())
-        != Some(PROTO_CONTENT_TYPE.as_bytes())
-    {
-        return plain(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "content-type: must be application/proto",
-        );
-    }
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => return plain(rejection.status(), "body: too large or cut"),
-    };
-    let Ok(request) = PublishRequest::decode(body) else {
+    let Ok(message) = PublishRequest::decode(body) else {
         return plain(StatusCode::BAD_REQUEST, "body: not a PublishRequest");
     };
-    let batch = sort(request.events, producer, &ingest.keys, |_| None);
-    let response = response(&batch);
-    match ingest.stream.append(batch).await {
-        Ok(()) => (
+    match parts.take(message.events, producer, Way::Http).await {
+        Ok(response) => (
             StatusCode::ACCEPTED,
-            [(header::CONTENT_TYPE, PROTO_CONTENT_TYPE)],
+            [(header::CONTENT_TYPE, answer_type)],
             response.encode_to_vec(),
         )
             .into_response(),
-        Err(AppendError::Busy) => {
-            let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "the stream is busy");
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
-            response
-        }
-        Err(error @ AppendError::Failed) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
-        }
+        Err(error) => refuse(error),
     }
+}
+
+fn refuse(error: AppendError) -> Response {
+    let retry_after_s = match error {
+        AppendError::Failed => {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+        }
+        AppendError::Busy => 1,
+        AppendError::Full { retry_after_s } => retry_after_s,
+    };
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, &error.to_string());
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+    response
 }

@@ -1,45 +1,104 @@
-//! What is checked of an event, however it came: by HTTP, by a gateway's log or by a
-//! replay.
+//! What is checked of an event, however it came: by a call, by a gateway's log, by an
+//! operator's hand or out of quarantine.
 
-use prost::Message as _;
+use std::collections::BTreeMap;
+
+use prost::{Message as _, encoding::decode_varint};
+use weir_process::bears;
 use weir_wire::{
+    headers as names,
     keys::Keyring,
     proto::usage::{PublishResponse, UsageEvent},
-    usage::{self, cloudevents},
+    usage::{self, ContextRule, cloudevents},
 };
 
 use crate::{
     config::Producer,
-    stream::{Aside, Batch},
+    stream::{Aside, Batch, Way},
 };
+
+/// The largest batch, in bytes.
+pub const BODY_MAX_BYTES: usize = 8 << 20;
+
+/// Where events come from.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Who sent them; nobody where an operator brings in whatever he has.
+    pub producer: Option<&'a Producer>,
+    /// How they came.
+    pub way: Way,
+}
 
 /// Tells what can be booked from what is set aside, with the reason. `place` says
 /// where each stood, by its number among `events`, if it stood in a file.
 pub fn sort(
     events: impl IntoIterator<Item = UsageEvent>,
-    producer: &Producer,
+    source: Source<'_>,
     keys: &Keyring,
     place: impl Fn(usize) -> Option<String>,
 ) -> Batch {
     let now_ms = weir_process::now_ms();
-    let mut batch = Batch::default();
-    for (n, event) in events.into_iter().enumerate() {
-        let bytes = event.encode_to_vec();
-        let number = (event.producer_run.clone(), event.sequence);
-        match line(event, producer, keys, now_ms) {
+    let mut batch = Batch {
+        producer: source.producer.map(|producer| producer.name.clone()),
+        way: source.way,
+        ..Batch::default()
+    };
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for (n, mut event) in events.into_iter().enumerate() {
+        match line(&mut event, source, keys, now_ms) {
             Ok(line) => batch.events.push(line),
             Err(reason) => {
-                tracing::warn!(producer = %producer.name, reason, "an event was quarantined");
+                if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
+                    let events = reasons.entry(reason.clone()).or_default();
+                    *events = events.saturating_add(1);
+                }
                 batch.aside.push(Aside {
-                    bytes,
+                    bytes: event.encode_to_vec(),
                     reason,
                     place: place(n),
-                    number: Some((producer.witness, number.0, number.1)),
+                    number: Some((event.witness(), event.producer_run, event.sequence)),
                 });
             }
         }
     }
+    let producer = source.producer.map(|producer| producer.name.as_str());
+    // An operator who brings events in is told of each.
+    for (reason, events) in reasons.iter().filter(|_| source.way != Way::Backfill) {
+        tracing::warn!(producer, reason, events, "events were quarantined");
+    }
     batch
+}
+
+/// The most events of a batch.
+pub const EVENTS_MAX: usize = 20_000;
+
+/// How many reasons of one batch are logged.
+const REASONS_MAX: usize = 16;
+
+/// Whether a message holds more events than a batch may, by the lengths of its fields,
+/// before anything of it is decoded (protobuf's encoding, "Message Structure"): an empty
+/// event takes two bytes there and hundreds in memory.
+pub fn is_too_many(mut message: &[u8]) -> bool {
+    let mut events = 0_usize;
+    while let Ok(tag) = decode_varint(&mut message) {
+        // Field 1 with a length. What is anything else is for the decoder to refuse.
+        if tag != 0x0a {
+            return false;
+        }
+        let length = decode_varint(&mut message).map(usize::try_from);
+        let Ok(Ok(length)) = length else {
+            return false;
+        };
+        let Some(rest) = message.get(length..) else {
+            return false;
+        };
+        message = rest;
+        events = events.saturating_add(1);
+        if events > EVENTS_MAX {
+            return true;
+        }
+    }
+    false
 }
 
 /// What a producer is told of its events once they are durable.
@@ -51,14 +110,25 @@ pub fn response(batch: &Batch) -> PublishResponse {
     }
 }
 
-fn line(
-    event: UsageEvent,
-    producer: &Producer,
+/// The event as it stands on the stream: without its context, which did its work when it
+/// was checked and is a quarter of its bytes.
+///
+/// # Errors
+/// Why it can't be booked; the reason names the field. The event is as it was then.
+pub fn line(
+    event: &mut UsageEvent,
+    source: Source<'_>,
     keys: &Keyring,
     now_ms: i64,
 ) -> Result<String, String> {
-    let checked = usage::check(event, keys).map_err(|e| e.to_string())?;
-    if checked.witness != producer.witness {
+    let rule = match source.way {
+        Way::Backfill => ContextRule::IfPresent,
+        Way::Http | Way::Grpc | Way::Log | Way::Replay => ContextRule::Needed,
+    };
+    let checked = usage::check(event, keys, rule).map_err(|e| e.to_string())?;
+    if let Some(producer) = source.producer
+        && checked.witness != producer.witness
+    {
         return Err(format!("witness is not what {} may send", producer.name));
     }
     let age_ms = now_ms.saturating_sub(checked.request_id.time_ms());
@@ -68,7 +138,40 @@ fn line(
     if age_ms < AHEAD_MAX_MS.saturating_neg() {
         return Err("request_id is more than 5 minutes ahead".to_owned());
     }
-    cloudevents::encode(checked.event).map_err(|e| e.to_string())
+    let context = std::mem::take(&mut event.tenant_context);
+    cloudevents::encode(&*event).map_err(|e| {
+        event.tenant_context = context;
+        e.to_string()
+    })
+}
+
+/// Who may not send.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Nobody whom the configuration knows.
+    #[error("authorization: no producer has this token")]
+    Unknown,
+    /// A tenant's request that was led here by mistake is not a producer's.
+    #[error("{}: not for service methods", names::TENANT_CONTEXT)]
+    Tenant,
+}
+
+/// Whose call that is, by its headers.
+///
+/// # Errors
+/// [`Denied`], before anything of a message is read.
+pub fn admit<'a>(
+    headers: &http::HeaderMap,
+    producers: &'a [Producer],
+) -> Result<&'a Producer, Denied> {
+    let producer = producers
+        .iter()
+        .find(|producer| bears(headers, &producer.token))
+        .ok_or(Denied::Unknown)?;
+    match headers.contains_key(names::TENANT_CONTEXT) {
+        true => Err(Denied::Tenant),
+        false => Ok(producer),
+    }
 }
 
 /// What Stripe would no longer take: 35 days.

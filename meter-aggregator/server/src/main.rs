@@ -6,15 +6,21 @@ mod books;
 mod cli;
 mod config;
 mod database;
+mod grpc;
 mod http;
 mod ingest;
 mod ledger;
+mod operations;
+mod proto;
+mod reach;
+mod reconciler;
 mod replay;
 mod sender;
 mod service;
 mod stream;
 mod stripe;
 mod tail;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -33,7 +39,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

@@ -5,11 +5,11 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Seek as _},
-    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
 use prost::Message as _;
 use serde::Serialize;
 use weir_meter_core::log::{
@@ -22,19 +22,19 @@ use weir_wire::{
 };
 
 use crate::{
-    books::Books,
-    config::{Producer, ReplaySettings},
-    ingest::{response, sort},
-    ledger::Ledger,
-    service::{ADDRESS_FILE, lock},
-    stream::Stream,
+    config::Producer,
+    reach::{Reach, Running},
+    stream::Way,
 };
 
 /// How much of a file is read at a time, in bytes.
-const BLOCK_BYTES: usize = 256 << 10;
+pub const BLOCK_BYTES: usize = 256 << 10;
 
 /// Events in one call.
 const BATCH_MAX: usize = 500;
+
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// How long it is tried to send one batch.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -57,16 +57,22 @@ pub struct Replayed {
     pub torn: u64,
 }
 
-/// Reads all files (`-` is the standard input), one after the other.
-pub async fn run(settings: ReplaySettings, files: &[String]) -> anyhow::Result<Replayed> {
+/// Reads all files (`-` is the standard input), one after the other, and moves the bar
+/// by their bytes.
+pub async fn run(
+    reach: &Reach,
+    producers: Vec<Producer>,
+    files: &[String],
+    bar: &ProgressBar,
+) -> anyhow::Result<Replayed> {
     let mut replay = Replay {
-        keys: settings
-            .producers
+        reach,
+        keys: producers
             .iter()
             .map(|producer| LineKey::of_token(&producer.token))
             .collect(),
-        way: Way::open(&settings)?,
-        settings,
+        producers,
+        bar,
         waiting: BTreeMap::new(),
         replayed: Replayed::default(),
     };
@@ -81,93 +87,55 @@ pub async fn run(settings: ReplaySettings, files: &[String]) -> anyhow::Result<R
     Ok(replay.replayed)
 }
 
+/// Bytes of all files, where that can be known.
+pub fn size(files: &[String]) -> Option<u64> {
+    files.iter().try_fold(0_u64, |sum, file| {
+        let metadata = std::fs::metadata(file).ok().filter(|m| m.is_file())?;
+        Some(sum.saturating_add(metadata.len()))
+    })
+}
+
 /// How compressed files begin: gzip, Zstandard, xz, bzip2.
 const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
 
 /// Opens a log. In a compressed one no line would be found, which must not look as
 /// if all were well.
-fn open(path: &str) -> anyhow::Result<File> {
+pub fn open(path: &str) -> anyhow::Result<File> {
     let mut file = File::open(path)?;
     let mut begin = Vec::new();
     file.by_ref().take(8).read_to_end(&mut begin)?;
     if COMPRESSED.iter().any(|magic| begin.starts_with(magic)) {
-        bail!("is compressed: zcat {path} | meter-aggregator replay --config ... -");
+        bail!("is compressed: zcat {path} | meter-aggregator ... -");
     }
     file.rewind()?;
     Ok(file)
 }
 
-/// Where events go.
-enum Way {
-    /// To the aggregator that runs.
-    Running { http: reqwest::Client, url: String },
-    /// Into the data folder, which nobody else has.
-    Offline {
-        stream: Stream,
-        books: Books,
-        _lock: File,
-    },
-}
-
-impl Way {
-    fn open(settings: &ReplaySettings) -> anyhow::Result<Self> {
-        let folder = &settings.data_dir;
-        if !folder.is_dir() {
-            bail!("data_dir: no aggregator has run on {}", folder.display());
-        }
-        if let Ok(lock) = lock(folder) {
-            let stream = Stream::open(folder)?;
-            let books = Books::new(Ledger::open(folder)?, stream.reader()?);
-            return Ok(Self::Offline {
-                stream,
-                books,
-                _lock: lock,
-            });
-        }
-        let path = folder.join(ADDRESS_FILE);
-        let address = std::fs::read_to_string(&path)
-            .with_context(|| format!("data_dir: {} can't be read", path.display()))?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(30))
-            .build()?;
-        Ok(Self::Running {
-            http,
-            url: format!("http://{address}{PUBLISH_PATH}"),
-        })
-    }
-
-    /// Returns once the events are durable; how many were taken, and set aside.
-    async fn send(
-        &self,
-        events: Vec<UsageEvent>,
-        producer: &Producer,
-        settings: &ReplaySettings,
-    ) -> anyhow::Result<PublishResponse> {
-        match self {
-            Self::Running { http, url } => publish(http, url, events, producer).await,
-            Self::Offline { stream, .. } => {
-                let batch = sort(events, producer, &settings.keys, |_| None);
-                let answer = response(&batch);
-                stream.append(batch).await?;
-                Ok(answer)
-            }
-        }
+/// Returns once the events are durable; how many were taken, and set aside.
+async fn send(
+    reach: &Reach,
+    events: Vec<UsageEvent>,
+    producer: &Producer,
+) -> anyhow::Result<PublishResponse> {
+    match reach {
+        Reach::Running(running) => publish(running, events, producer).await,
+        Reach::Offline { parts, .. } => Ok(parts.take(events, producer, Way::Replay).await?),
     }
 }
 
 /// Sends a batch until it is taken.
 async fn publish(
-    http: &reqwest::Client,
-    url: &str,
+    running: &Running,
     events: Vec<UsageEvent>,
     producer: &Producer,
 ) -> anyhow::Result<PublishResponse> {
     let body = PublishRequest { events }.encode_to_vec();
     let begun = Instant::now();
     loop {
-        let answer = http
-            .post(url)
+        let answer = running
+            .http()
+            .post(running.url(PUBLISH_PATH)?)
+            .timeout(ANSWER_MAX)
             .bearer_auth(&producer.token)
             .header(reqwest::header::CONTENT_TYPE, PROTO_CONTENT_TYPE)
             .body(body.clone())
@@ -195,17 +163,18 @@ async fn publish(
     }
 }
 
-struct Replay {
-    settings: ReplaySettings,
+struct Replay<'a> {
+    reach: &'a Reach,
+    producers: Vec<Producer>,
     /// The producers', in their order.
     keys: Vec<LineKey>,
-    way: Way,
+    bar: &'a ProgressBar,
     /// By producer.
     waiting: BTreeMap<usize, Vec<UsageEvent>>,
     replayed: Replayed,
 }
 
-impl Replay {
+impl Replay<'_> {
     async fn read(&mut self, name: &str, mut from: Box<dyn Read>) -> anyhow::Result<()> {
         let mut lines = Lines::default();
         let mut block = vec![0; BLOCK_BYTES];
@@ -221,6 +190,7 @@ impl Replay {
             }
             let read = block.get(..length).unwrap_or_default();
             lines.feed(read, |line| self.take(name, &line));
+            self.bar.inc(u64::try_from(length).unwrap_or(0));
             if self
                 .waiting
                 .values()
@@ -247,23 +217,20 @@ impl Replay {
             add(&mut self.replayed.torn, 1);
             if self.replayed.torn <= NAMED_MAX {
                 let at = line.at;
-                eprintln!(
-                    "{}, the line at byte {at}: {}",
-                    Path::new(name).display(),
-                    torn.why
-                );
+                self.bar
+                    .suspend(|| eprintln!("{name}, the line at byte {at}: {}", torn.why));
             }
         }
     }
 
     async fn send_all(&mut self) -> anyhow::Result<()> {
         for (key, mut events) in std::mem::take(&mut self.waiting) {
-            let Some(producer) = self.settings.producers.get(key) else {
+            let Some(producer) = self.producers.get(key) else {
                 continue;
             };
             while !events.is_empty() {
                 let rest = events.split_off(events.len().min(BATCH_MAX));
-                let answer = self.way.send(events, producer, &self.settings).await?;
+                let answer = send(self.reach, events, producer).await?;
                 let replayed = &mut self.replayed;
                 replayed.accepted = replayed.accepted.saturating_add(answer.accepted.into());
                 replayed.quarantined = replayed
@@ -272,8 +239,8 @@ impl Replay {
                 events = rest;
             }
         }
-        if let Way::Offline { books, .. } = &self.way {
-            books.book_all().await?;
+        if let Reach::Offline { parts, .. } = self.reach {
+            parts.books.book_all().await?;
         }
         Ok(())
     }

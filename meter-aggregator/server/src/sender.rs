@@ -1,25 +1,45 @@
-//! Takes intents to Stripe, one call at a time.
+//! Takes intents to Stripe: many calls at once, and one at a time for a tenant and a meter.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
-use tokio::sync::Mutex;
-use weir_meter_core::intent::{self, Attempt, Next};
-
+use tokio::{
+    sync::{Mutex, watch},
+    task::{JoinError, JoinSet},
+};
+use weir_meter_core::{
+    intent::{Attempt, State},
+    ledger::{
+        Intent,
+        plan::{self, Billable},
+        send::{self, Lane},
+    },
+    meter::Meter,
+};
 use weir_process::now_ms;
+use weir_wire::ids::TenantId;
 
 use crate::{
     books::Books,
-    ledger::{Intent, LedgerError},
+    ledger::LedgerError,
     stripe::{Mappings, MeterError, Stripe},
 };
 
+/// The most calls that are under way at a time.
+const CALLS_MAX: usize = 16;
+
 /// The way from the ledger to Stripe.
 pub struct Sender {
-    pub stripe: Stripe,
+    pub stripe: Arc<Stripe>,
     books: Books,
-    /// The meters, once they were found good. Who holds it, sends.
-    mappings: Mutex<Option<Mappings>>,
+    /// The meters, once they were found good.
+    mappings: OnceLock<Arc<Mappings>>,
+    /// Who holds it, sends.
+    sending: Mutex<()>,
     billable: Arc<BTreeSet<String>>,
+    stop: watch::Sender<bool>,
 }
 
 /// Why nothing more is sent just now.
@@ -28,18 +48,61 @@ pub enum SendError {
     /// The meters can't be looked up.
     #[error("the meters can't be checked: {0}")]
     Meters(String),
+    /// Stripe refuses the key, which is no fault of what is sent.
+    #[error("Stripe refuses the key of stripe.api_key_env: {0}")]
+    Key(String),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+/// Tenants that have a customer, and meters that are configured.
+struct Configured {
+    account: String,
+    tenants: Arc<BTreeSet<String>>,
+    meters: BTreeSet<Meter>,
+}
+
+impl Billable for Configured {
+    fn account(&self) -> &str {
+        &self.account
+    }
+
+    fn is_billable(&self, tenant: &TenantId, meter: &Meter) -> bool {
+        self.tenants.contains(tenant.as_str()) && self.meters.contains(meter)
+    }
+}
+
+/// What came of a call.
+enum Outcome {
+    Tried(Attempt),
+    /// It can't be made.
+    Held(String),
+}
+
+impl Outcome {
+    /// What Stripe says of a key that it refuses.
+    fn refused_key(&self) -> Option<String> {
+        match self {
+            Self::Tried(Attempt::Answered {
+                status: status @ (401 | 403),
+                message,
+                ..
+            }) => Some(format!("{status}: {message}")),
+            _ => None,
+        }
+    }
 }
 
 impl Sender {
     pub fn new(stripe: Stripe, books: Books) -> Self {
         Self {
             billable: Arc::new(stripe.tenants().map(str::to_owned).collect()),
-            stripe,
+            stripe: Arc::new(stripe),
             books,
-            mappings: Mutex::new(None),
+            mappings: OnceLock::new(),
+            sending: Mutex::new(()),
+            stop: watch::Sender::new(false),
         }
     }
 
@@ -48,66 +111,148 @@ impl Sender {
         self.billable.clone()
     }
 
+    /// Begins no call any more; those under way are waited for.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Looks the meters up once, so that a wrong one stops the start.
     pub async fn check_meters(&self) -> Result<(), MeterError> {
-        let mut mappings = self.mappings.lock().await;
-        if mappings.is_none() {
-            *mappings = Some(self.stripe.meters().await?);
+        self.mappings().await.map(|_| ())
+    }
+
+    /// The meters as Stripe has them.
+    pub async fn mappings(&self) -> Result<Arc<Mappings>, MeterError> {
+        if let Some(known) = self.mappings.get() {
+            return Ok(known.clone());
         }
-        Ok(())
+        let found = Arc::new(self.stripe.meters().await?);
+        Ok(self.mappings.get_or_init(|| found).clone())
     }
 
     /// Plans the hours that are over, or all there are, and says how many
     /// intents that made.
     pub async fn plan(&self, all: bool) -> Result<usize, LedgerError> {
-        let account = self.stripe.account().to_owned();
-        let billable = self.billable();
-        let now_s = now_ms().div_euclid(1_000);
+        let configured = Configured {
+            account: self.stripe.account().to_owned(),
+            tenants: self.billable(),
+            meters: self.stripe.configured_meters().cloned().collect(),
+        };
+        let policy = self.books.billing().policy.clone();
         self.books
-            .with(move |ledger| ledger.plan(&account, &billable, now_s, all))
+            .with(move |ledger| {
+                ledger.transaction(|change| plan::plan(change, &configured, &policy, now_ms(), all))
+            })
             .await
     }
 
     /// Sends every intent that is due.
     pub async fn send_due(&self) -> Result<(), SendError> {
-        if let Err(error) = self.check_meters().await {
-            return Err(SendError::Meters(match error {
+        let mappings = self.mappings().await.map_err(|error| {
+            SendError::Meters(match error {
                 MeterError::Unknown(error) => format!("{error:#}"),
                 MeterError::Wrong(message) => message,
-            }));
-        }
-        // Held over each call: one at a time, whoever asks.
-        let mappings = self.mappings.lock().await;
-        let Some(mappings) = mappings.as_ref() else {
-            return Ok(());
-        };
-        while let Some(intent) = self.books.with(|l| l.start_attempt(now_ms())).await? {
-            let (answered, next) = self.attempt(&intent, mappings).await;
-            if let Next::Held(reason) = &next {
-                tracing::error!(identifier = %intent.identifier, reason, "an intent is held");
-            }
-            self.books
-                .with(move |l| l.finish_attempt(&intent, answered, &next, now_ms()))
+            })
+        })?;
+        // Held as long as calls are under way: their lanes are known here alone.
+        let _sending = self.sending.lock().await;
+        let mut calls: JoinSet<(Lane, Intent, Outcome)> = JoinSet::new();
+        let mut busy: BTreeSet<Lane> = BTreeSet::new();
+        let mut answered: Vec<(Intent, Outcome)> = Vec::new();
+        let mut refused: Option<String> = None;
+        loop {
+            let room = match *self.stop.borrow() || refused.is_some() {
+                true => 0,
+                false => CALLS_MAX.saturating_sub(busy.len()),
+            };
+            let started = self
+                .step(std::mem::take(&mut answered), busy.clone(), room)
                 .await?;
+            for intent in started {
+                let lane = (intent.bucket.tenant.clone(), intent.bucket.meter.clone());
+                busy.insert(lane.clone());
+                let (stripe, mappings) = (self.stripe.clone(), mappings.clone());
+                calls.spawn(async move {
+                    let outcome = attempt(&stripe, &mappings, &intent).await;
+                    (lane, intent, outcome)
+                });
+            }
+            let Some(first) = calls.join_next().await else {
+                return refused.map_or(Ok(()), |said| Err(SendError::Key(said)));
+            };
+            let mut take = |done: Result<(Lane, Intent, Outcome), JoinError>| {
+                // A call that died counts as one without an answer, and its lane stays
+                // busy until the others are done.
+                if let Ok((lane, intent, outcome)) = done {
+                    busy.remove(&lane);
+                    refused = refused.take().or_else(|| outcome.refused_key());
+                    answered.push((intent, outcome));
+                }
+            };
+            take(first);
+            while let Some(more) = calls.try_join_next() {
+                take(more);
+            }
         }
-        Ok(())
     }
 
-    async fn attempt(&self, intent: &Intent, mappings: &Mappings) -> (bool, Next) {
-        let Some(customer) = self.stripe.customer(&intent.tenant) else {
-            let reason = format!(
-                "tenants.{}.stripe_customer is not configured",
-                intent.tenant
-            );
-            return (false, Next::Held(reason));
-        };
-        let Some(mapping) = mappings.get(&intent.meter) else {
-            let reason = format!("stripe.meters.{} is not configured", intent.meter);
-            return (false, Next::Held(reason));
-        };
-        let attempt = self.stripe.send(intent, mapping, customer).await;
-        let first = intent.first_attempt_ms.unwrap_or_else(now_ms);
-        let next = intent::after(&attempt, first, now_ms());
-        (matches!(attempt, Attempt::Answered { .. }), next)
+    /// Writes down what came of calls and begins others, as one transaction.
+    async fn step(
+        &self,
+        answered: Vec<(Intent, Outcome)>,
+        busy: BTreeSet<Lane>,
+        room: usize,
+    ) -> Result<Vec<Intent>, LedgerError> {
+        let account = self.stripe.account().to_owned();
+        let policy = self.books.billing().policy.clone();
+        self.books
+            .with(move |ledger| {
+                ledger.transaction(|change| {
+                    let now_ms = now_ms();
+                    for (intent, outcome) in &answered {
+                        let state = match outcome {
+                            Outcome::Tried(attempt) => {
+                                send::finish(change, intent, attempt, &account, &policy, now_ms)?
+                            }
+                            Outcome::Held(reason) => {
+                                send::hold(change, intent.id, reason)?;
+                                Some(State::Held)
+                            }
+                        };
+                        if state == Some(State::Held) {
+                            tracing::error!(intent = intent.id, identifier = %intent.identifier, "an intent is held");
+                        }
+                    }
+                    match room {
+                        0 => Ok(Vec::new()),
+                        room => send::start(change, &busy, room, &policy, now_ms),
+                    }
+                })
+            })
+            .await
     }
 }
+
+async fn attempt(stripe: &Stripe, mappings: &Mappings, intent: &Intent) -> Outcome {
+    let (tenant, meter) = (&intent.bucket.tenant, &intent.bucket.meter);
+    let Some(customer) = stripe.customer(tenant.as_str()) else {
+        return Outcome::Held(format!(
+            "tenants.{tenant}.stripe_customer is not configured"
+        ));
+    };
+    let Some(mapping) = mappings.get(meter) else {
+        return Outcome::Held(format!("stripe.meters.{meter} is not configured"));
+    };
+    if send::is_late(intent, now_ms()) {
+        return Outcome::Tried(Attempt::Unanswered);
+    }
+    // Stripe replays a stored answer to a known key, a 500 as well: after each answer
+    // that was received the key is another one.
+    let key = format!("{}-{}", intent.identifier, intent.answers);
+    let names = (intent.identifier.as_str(), key.as_str());
+    let event = mapping.event(customer, intent.delta, names, intent.timestamp_s);
+    Outcome::Tried(stripe.send(&event).await)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ mod client;
 mod config;
 mod directory;
 mod exchange;
-mod grpc;
 mod metrics;
 mod models;
 mod money;
@@ -38,7 +37,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weir_process::{StopSignal, write_whole};
+use weir_process::{StopSignal, grpc, write_whole};
 use weir_router_core::{count::Tokenizer, quota::service::Tenants};
 use weir_wire::proto::FILE_DESCRIPTOR_SET;
 

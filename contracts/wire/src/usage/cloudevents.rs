@@ -1,14 +1,19 @@
 //! Usage events as CloudEvents 1.0 in JSON, which is what stands on the stream,
 //! so that other meters can read it.
 
+use std::borrow::Borrow;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::proto::usage::{UsageEvent, Witness};
+use crate::proto::usage::{Kind, UsageEvent, Witness};
 
 /// The CloudEvents `type` of a request's usage.
 pub const TYPE: &str = "weir.usage.v1.request";
+
+/// The CloudEvents `type` of what a tenant stores.
+pub const STORAGE_TYPE: &str = "weir.usage.v1.storage";
 
 /// One line of the stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,14 +23,14 @@ pub struct CloudEvent {
     pub specversion: String,
     /// The event's id, unique for its source.
     pub id: String,
-    /// `weir/gateway` or `weir/router`.
+    /// `weir/gateway`, `weir/router` or `weir/service`.
     pub source: String,
-    /// [`TYPE`].
+    /// [`TYPE`] or [`STORAGE_TYPE`].
     #[serde(rename = "type")]
     pub kind: String,
     /// The tenant.
     pub subject: String,
-    /// When the request began, RFC 3339 in UTC.
+    /// When the request began, or what was stored was measured, RFC 3339 in UTC.
     pub time: String,
     /// `application/json`.
     pub datacontenttype: String,
@@ -44,11 +49,26 @@ pub enum CloudEventError {
     Json(#[from] serde_json::Error),
 }
 
+/// A [`CloudEvent`] of an event that is only looked at.
+#[derive(Serialize)]
+struct Written<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: &'a str,
+    time: String,
+    datacontenttype: &'static str,
+    data: &'a UsageEvent,
+}
+
 /// Writes the event as one line of JSON.
 ///
 /// # Errors
 /// [`CloudEventError::Time`] where its start is no time.
-pub fn encode(event: UsageEvent) -> Result<String, CloudEventError> {
+pub fn encode(event: impl Borrow<UsageEvent>) -> Result<String, CloudEventError> {
+    let event = event.borrow();
     let started = event.started_at_ms;
     let time =
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(started).saturating_mul(1_000_000))
@@ -57,16 +77,21 @@ pub fn encode(event: UsageEvent) -> Result<String, CloudEventError> {
             .ok_or(CloudEventError::Time(started))?;
     let source = match event.witness() {
         Witness::Router => "weir/router",
+        Witness::Service => "weir/service",
         Witness::Gateway | Witness::Unspecified => "weir/gateway",
     };
-    Ok(serde_json::to_string(&CloudEvent {
-        specversion: "1.0".to_owned(),
-        id: event.event_id.clone(),
-        source: source.to_owned(),
-        kind: TYPE.to_owned(),
-        subject: event.tenant.clone(),
+    let kind = match event.kind() {
+        Kind::Storage => STORAGE_TYPE,
+        Kind::Request | Kind::Job | Kind::Unspecified => TYPE,
+    };
+    Ok(serde_json::to_string(&Written {
+        specversion: "1.0",
+        id: &event.event_id,
+        source,
+        kind,
+        subject: &event.tenant,
         time,
-        datacontenttype: "application/json".to_owned(),
+        datacontenttype: "application/json",
         data: event,
     })?)
 }
@@ -87,12 +112,12 @@ mod tests {
     use super::*;
     use crate::{
         proto::usage::{ModelUsage, UsageSource},
-        usage::tests::event,
+        usage::tests::{event, storage},
     };
 
     /// The stream is read by later versions and by other meters.
     #[test]
-    fn matches_the_golden_event() {
+    fn matches_the_golden_events() {
         let mut sample = event();
         sample.started_at_ms = 1_795_000_000_123;
         sample.tenant_context = "v1.k.x.y".into();
@@ -105,9 +130,17 @@ mod tests {
             unbilled: true,
             ..ModelUsage::default()
         });
-        let golden = include_str!("../../../fixtures/cloudevent.json").trim();
-        assert_eq!(encode(sample.clone()).unwrap(), golden);
-        assert_eq!(decode(golden.as_bytes()).unwrap(), sample);
+        for (sample, golden) in [
+            (sample, include_str!("../../../fixtures/cloudevent.json")),
+            (
+                storage(),
+                include_str!("../../../fixtures/cloudevent-storage.json"),
+            ),
+        ] {
+            let golden = golden.trim();
+            assert_eq!(encode(sample.clone()).unwrap(), golden);
+            assert_eq!(decode(golden.as_bytes()).unwrap(), sample);
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The command `events`: which requests, and how they are printed.
 
-use std::io::IsTerminal as _;
-
-use anyhow::{Context as _, bail};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    Usage,
+    table::{Table, cell, time_cell},
+};
+use crate::operations::Events;
 
 /// Which requests are shown.
 #[derive(Debug, Default, clap::Args)]
@@ -27,25 +30,21 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// As the admin's API is asked.
-    pub(super) fn query(self, now_ms: i64) -> anyhow::Result<Vec<(&'static str, String)>> {
+    /// As it is asked for.
+    pub(super) fn events(self, now_ms: i64) -> Result<Events, Usage> {
         let since = self.since.map(|text| since_ms(&text, now_ms)).transpose()?;
-        let pairs = [
-            ("tenant", self.tenant),
-            ("request", self.request),
-            ("since_ms", since.map(|ms| ms.to_string())),
-            ("limit", Some(self.limit.to_string())),
-            ("before", self.before),
-        ];
-        let given = pairs
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
-        Ok(given.collect())
+        Ok(Events {
+            tenant: self.tenant,
+            request: self.request,
+            since_ms: since,
+            before: self.before,
+            limit: Some(self.limit),
+        })
     }
 }
 
 /// Reads a time, or how long ago it was.
-fn since_ms(text: &str, now_ms: i64) -> anyhow::Result<i64> {
+fn since_ms(text: &str, now_ms: i64) -> Result<i64, Usage> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(time.unix_timestamp().saturating_mul(1_000));
     }
@@ -57,72 +56,45 @@ fn since_ms(text: &str, now_ms: i64) -> anyhow::Result<i64> {
     ];
     let unit = units.into_iter().find(|(unit, _)| text.ends_with(unit));
     let Some((number, ms)) = unit.and_then(|(u, ms)| Some((text.strip_suffix(u)?, ms))) else {
-        bail!("--since: must be a time such as 2026-11-27T09:00:00Z or 30m, found {text:?}");
+        return Err(Usage(format!(
+            "--since: must be a time such as 2026-11-27T09:00:00Z or 30m, found {text:?}"
+        )));
     };
     let number: u32 = number
         .parse()
-        .with_context(|| format!("--since: {text:?} begins with no number"))?;
+        .map_err(|_| Usage(format!("--since: {text:?} begins with no number")))?;
     Ok(now_ms.saturating_sub(i64::from(number).saturating_mul(ms)))
 }
 
-/// Prints a table at a terminal, JSON elsewhere.
-pub(super) fn show(answer: &Value, json: bool) -> anyhow::Result<()> {
-    match json || !std::io::stdout().is_terminal() {
-        true => super::print(&format!("{answer:#}\n")),
-        false => super::print(&table(answer)),
+/// The requests, a line each.
+pub(super) fn table(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "REQUEST",
+        "TIME (UTC)",
+        "TENANT",
+        "CLASS",
+        "ASKED",
+        "SERVED",
+        "PROVIDER",
+        "INPUT",
+        "CACHED",
+        "WRITTEN",
+        "OUTPUT",
+        "REASONING",
+        "AUDIO",
+        "SOURCE",
+        "OUTCOME",
+        "WITNESSES",
+    ]);
+    for request in answer["requests"].as_array().into_iter().flatten() {
+        table.row(row(request));
     }
-}
-
-fn table(answer: &Value) -> String {
-    let mut rows: Vec<[String; 16]> = vec![
-        [
-            "REQUEST",
-            "TIME (UTC)",
-            "TENANT",
-            "CLASS",
-            "ASKED",
-            "SERVED",
-            "PROVIDER",
-            "INPUT",
-            "CACHED",
-            "WRITTEN",
-            "OUTPUT",
-            "REASONING",
-            "AUDIO",
-            "SOURCE",
-            "OUTCOME",
-            "WITNESSES",
-        ]
-        .map(str::to_owned),
-    ];
-    rows.extend(answer["requests"].as_array().into_iter().flatten().map(row));
-    let mut widths = [0_usize; 16];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<String>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    table.text()
 }
 
 /// The cells of one request.
 fn row(request: &Value) -> [String; 16] {
-    let text = |name: &str| match &request[name] {
-        Value::String(text) if text.is_empty() => "-".to_owned(),
-        // What a client sent may hold anything.
-        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
-        other => other.to_string(),
-    };
+    let text = |name: &str| cell(&request[name]);
     let audio = ["audio_input_tokens", "audio_output_tokens"]
         .map(|name| request[name].as_u64().unwrap_or(0));
     let counted = request["counted"].as_str().unwrap_or_default();
@@ -142,7 +114,7 @@ fn row(request: &Value) -> [String; 16] {
     );
     [
         text("request_id"),
-        time_text(request["time_ms"].as_i64().unwrap_or(0)),
+        time_cell(&request["time_ms"]),
         text("tenant"),
         text("class"),
         text("model_asked"),
@@ -158,14 +130,6 @@ fn row(request: &Value) -> [String; 16] {
         outcome,
         witnesses.join(" "),
     ]
-}
-
-/// Such as `2026-11-23T14:00:00Z`.
-fn time_text(ms: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(ms.div_euclid(1_000))
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

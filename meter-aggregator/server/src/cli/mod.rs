@@ -1,22 +1,31 @@
 //! The command line.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod backfill;
+mod differences;
+mod events;
+mod intents;
+mod progress;
+mod quarantine;
+mod replay;
+mod status;
+mod table;
+
+use crate::{
+    config::{self, For},
+    operations::{CloseHour, Operation, Refused, Status},
+    reach::Reach,
+    service,
 };
 
-use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand};
-use serde_json::Value;
-
-mod events;
-mod status;
-
-use crate::{config, replay, service};
-
 /// Turns usage events into Stripe meter events that add up.
+///
+/// Every command but `run` asks the aggregator that runs on the configuration's data
+/// folder or, where none runs, works on the folder itself. It ends with 0 where all is
+/// well, with 1 where it is not, and with 2 where the command is wrong.
 #[derive(Parser)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -34,8 +43,7 @@ enum Command {
         #[arg(long)]
         ready_file: Option<PathBuf>,
     },
-    /// Summarise and send what the running aggregator has now, not waiting for
-    /// the hour to end.
+    /// Summarise and send what there is now, not waiting for the hour to end.
     CloseHour {
         #[command(flatten)]
         admin: Admin,
@@ -43,7 +51,7 @@ enum Command {
         #[arg(long, default_value_t = 1_000)]
         quiet_ms: u64,
     },
-    /// Say what the running aggregator has, and what of it Stripe has.
+    /// Say what was used, and what of it Stripe has.
     Status {
         #[command(flatten)]
         admin: Admin,
@@ -55,24 +63,32 @@ enum Command {
         #[command(flatten)]
         wanted: events::Wanted,
     },
-    /// Bring in the events that stand in logs, by the running aggregator or, where none
-    /// runs, into its data folder. What is known already is not billed twice.
-    Replay {
-        /// The aggregator's configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// JSON instead of text.
-        #[arg(long)]
-        json: bool,
-        /// Logs of any kind; `-` is the standard input.
-        #[arg(required = true)]
-        files: Vec<String>,
-    },
+    /// What could not be booked.
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
+    /// What Stripe is to have: one meter event for each revision of an hour.
+    #[command(subcommand)]
+    Intents(intents::Intents),
+    /// Changes of hours that are final, which wait for your word.
+    #[command(subcommand)]
+    Adjustments(intents::Adjustments),
+    /// Ask Stripe's sums now what it counted.
+    Reconcile(differences::ReconcileArguments),
+    /// List what does not fit, the newest first.
+    Discrepancies(differences::DiscrepanciesArguments),
+    /// Walk a line of an invoice back to its requests, and check the journal's chain.
+    Prove(differences::ProveArguments),
+    /// Bring in the events that stand in logs, as their producers signed them. What is
+    /// known already is not billed twice.
+    Replay(replay::Arguments),
+    /// Bring in events by your own authority: CloudEvents, a line each. What is known
+    /// already is not billed twice.
+    Backfill(backfill::Arguments),
 }
 
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 struct Admin {
-    /// The configuration of the running aggregator.
+    /// The aggregator's configuration.
     #[arg(long)]
     config: PathBuf,
     /// JSON instead of a table.
@@ -80,98 +96,59 @@ struct Admin {
     json: bool,
 }
 
+/// A command that can't be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// What a failed command exits with: 2 for a wrong command, as clap does.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage =
+        error.is::<Usage>() || matches!(error.downcast_ref::<Refused>(), Some(Refused::Wrong(_)));
+    ExitCode::from(if is_usage { 2 } else { 1 })
+}
+
+/// Performs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Run { config, ready_file } => {
-            service::run(config::load(&config)?, ready_file.as_deref()).await?;
+            let settings = config::load(&config, For::Service)?;
+            service::run(settings, ready_file.as_deref()).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::CloseHour { admin, quiet_ms } => {
-            let query = [("quiet_ms", quiet_ms.to_string())];
-            let answer = ask(&admin, reqwest::Method::POST, "close-hour", &query).await?;
+            let reach = Reach::open(&admin.config)?;
+            reach.needs_stripe()?;
+            // Nothing comes where nobody listens.
+            let quiet_ms = match &reach {
+                Reach::Running(_) => quiet_ms,
+                Reach::Offline { .. } => 0,
+            };
+            let bar = progress::waiting("waiting for quiet, and for Stripe");
+            let close = Operation::CloseHour(CloseHour { quiet_ms });
+            let answer = reach.perform(close).await?;
+            bar.finish_and_clear();
             status::show(&answer, admin.json)
         }
         Command::Status { admin } => {
-            let answer = ask(&admin, reqwest::Method::GET, "status", &[]).await?;
+            let reach = Reach::open(&admin.config)?;
+            let answer = reach.perform(Operation::Status(Status::default())).await?;
             status::show(&answer, admin.json)
         }
         Command::Events { admin, wanted } => {
-            let query = wanted.query(weir_process::now_ms())?;
-            let answer = ask(&admin, reqwest::Method::GET, "events", &query).await?;
-            events::show(&answer, admin.json)?;
+            let events = wanted.events(weir_process::now_ms())?;
+            let reach = Reach::open(&admin.config)?;
+            let answer = reach.perform(Operation::Events(events)).await?;
+            table::show(&answer, admin.json, events::table)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Replay {
-            config,
-            json,
-            files,
-        } => {
-            let replayed = replay::run(config::load_for_replay(&config)?, &files).await?;
-            let is_whole = replayed.quarantined == 0 && replayed.torn == 0;
-            print(&match json {
-                true => format!("{:#}\n", serde_json::to_value(replayed)?),
-                false => format!(
-                    "lines: {}, events: {}, accepted: {}, quarantined: {}, torn: {}\n",
-                    replayed.lines,
-                    replayed.events,
-                    replayed.accepted,
-                    replayed.quarantined,
-                    replayed.torn
-                ),
-            })?;
-            Ok(if is_whole {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
-        }
+        Command::Quarantine(command) => quarantine::run(command).await,
+        Command::Intents(command) => intents::intents(command).await,
+        Command::Adjustments(command) => intents::adjustments(command).await,
+        Command::Reconcile(arguments) => differences::reconcile(arguments).await,
+        Command::Discrepancies(arguments) => differences::discrepancies(arguments).await,
+        Command::Prove(arguments) => differences::prove(arguments).await,
+        Command::Replay(arguments) => replay::run(arguments).await,
+        Command::Backfill(arguments) => backfill::run(arguments).await,
     }
-}
-
-/// Prints; that nobody reads on is no fault, such as with `| head`.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot print")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Asks the aggregator that runs on the config's data folder.
-async fn ask(
-    admin: &Admin,
-    method: reqwest::Method,
-    what: &str,
-    query: &[(&str, String)],
-) -> anyhow::Result<Value> {
-    let file = config::read(&admin.config)?;
-    let address = running_address(&file.data_dir)?;
-    let token = weir_process::secret(config::ADMIN_ENVIRONMENT)?;
-    let mut url = reqwest::Url::parse(&format!("http://{address}/admin/{what}"))?;
-    url.query_pairs_mut().extend_pairs(query);
-    let response = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(150))
-        .build()?
-        .request(method, url)
-        .bearer_auth(token)
-        .send()
-        .await
-        .with_context(|| format!("no aggregator answers at {address}"))?;
-    let status = response.status();
-    if !status.is_success() {
-        bail!(
-            "the aggregator answered {status}: {}",
-            response.text().await?.trim()
-        );
-    }
-    Ok(response.json().await?)
-}
-
-fn running_address(data_dir: &Path) -> anyhow::Result<String> {
-    let path = data_dir.join(service::ADDRESS_FILE);
-    std::fs::read_to_string(&path)
-        .with_context(|| format!("no aggregator has run on {}", data_dir.display()))
 }

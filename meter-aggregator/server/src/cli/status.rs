@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::table::{hour_cell, print};
+
 /// Prints the status; fails where Stripe does not have everything.
 pub(super) fn show(status: &Value, json: bool) -> anyhow::Result<ExitCode> {
-    super::print(&match json {
+    print(&match json {
         true => format!("{status:#}\n"),
         false => table(status),
     })?;
@@ -14,11 +16,23 @@ pub(super) fn show(status: &Value, json: bool) -> anyhow::Result<ExitCode> {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let whole = lines.iter().all(|l| l["total"] == l["accepted"]);
+    let number = |line: &Value, name: &str| line[name].as_i64().unwrap_or(0);
+    // What the operator waived is not to be there.
+    let whole = lines.iter().all(|line| {
+        let settled = number(line, "accepted").saturating_add(number(line, "waived"));
+        number(line, "total") == settled
+    });
     if let Some(problem) = status["problem"].as_str() {
         eprintln!("{problem}");
     }
-    Ok(if whole && status["problem"].is_null() {
+    let differs = status["discrepancies"].as_array().into_iter().flatten();
+    let differs = differs
+        .filter(|kind| kind["state"] == "stripe_differs")
+        .count();
+    if differs > 0 {
+        eprintln!("Stripe counts something else than it took: discrepancies --kind stripe_differs");
+    }
+    Ok(if whole && differs == 0 && status["problem"].is_null() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -40,21 +54,25 @@ fn table(status: &Value) -> String {
             "{:<20} {:<15} {:<20} {:>14} {:>14}",
             used["tenant"].as_str().unwrap_or_default(),
             used["meter"].as_str().unwrap_or_default(),
-            hour_text(used["hour_start_s"].as_i64().unwrap_or(0)),
+            hour_cell(&used["hour_start_s"]),
             used["total"].to_string(),
             used["accepted"].to_string()
         ));
     }
     line(format!(
-        "open intents: {}, quarantined events: {}, conflicts: {}, missing events: {}",
-        status["open"], status["quarantined"], status["conflicts"], status["missing"]
+        "open intents: {}, adjustments: {}, waiting requests: {}, unbooked events: {}",
+        status["open"], status["adjustments"], status["waiting"], status["unbooked"]
+    ));
+    line(format!(
+        "quarantined events: {}, conflicts: {}, missing events: {}",
+        status["quarantined"], status["conflicts"], status["missing"]
     ));
     for intent in status["stuck"].as_array().into_iter().flatten() {
         line(format!(
             "{} {} {}: {}; what comes after it waits: {}",
             intent["tenant"].as_str().unwrap_or_default(),
             intent["meter"].as_str().unwrap_or_default(),
-            hour_text(intent["hour_start_s"].as_i64().unwrap_or(0)),
+            hour_cell(&intent["hour_start_s"]),
             intent["state"].as_str().unwrap_or_default(),
             intent["reason"]
                 .as_str()
@@ -100,14 +118,4 @@ fn log_text(log: &Value) -> String {
         }
     }
     text
-}
-
-/// Such as `2026-11-23 14:00`.
-fn hour_text(start_s: i64) -> String {
-    let days = start_s.div_euclid(86_400);
-    let hour = start_s.rem_euclid(86_400).div_euclid(3_600);
-    let date = time::OffsetDateTime::from_unix_timestamp(days.saturating_mul(86_400))
-        .map(|t| t.date().to_string())
-        .unwrap_or_default();
-    format!("{date} {hour:02}:00")
 }

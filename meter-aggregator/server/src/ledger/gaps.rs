@@ -10,7 +10,7 @@ use weir_meter_core::{
 };
 use weir_wire::proto::usage::Witness;
 
-use super::{IDLE_MAX_MS, Ledger, LedgerError, book::set_progress};
+use super::{IDLE_MAX_MS, Ledger, LedgerError, columns};
 use crate::stream::Noted;
 
 pub(super) const SCHEMA: &str = "
@@ -61,7 +61,7 @@ pub struct Gap {
 impl Ledger {
     /// The number of the last event in quarantine that was taken note of.
     pub fn noted_upto(&self) -> Result<i64, LedgerError> {
-        self.progress("noted")
+        Ok(columns::progress(&self.connection, "noted")?)
     }
 
     /// Takes note of events that came and were set aside: they are not missing.
@@ -73,7 +73,7 @@ impl Ledger {
         }
         runs.save(&transaction)?;
         if let Some(last) = noted.last() {
-            set_progress(&transaction, "noted", last.id)?;
+            columns::set_progress(&transaction, "noted", last.id)?;
         }
         transaction.commit()?;
         Ok(())
@@ -81,13 +81,16 @@ impl Ledger {
 
     /// The oldest gaps that are no longer merely late, a hundred at the most.
     pub fn gaps(&self, now_ms: i64) -> Result<Vec<Gap>, LedgerError> {
-        self.rows(
-            "SELECT witness, run, first, last, since_ms FROM gap
-             JOIN run ON run.id = gap.run_id
-             WHERE since_ms <= ?1 ORDER BY since_ms LIMIT 100",
-            &now_ms.saturating_sub(GAP_GRACE_MS),
-            gap,
-        )
+        let gaps = self
+            .connection
+            .prepare_cached(
+                "SELECT witness, run, first, last, since_ms FROM gap
+                 JOIN run ON run.id = gap.run_id
+                 WHERE since_ms <= ?1 ORDER BY since_ms LIMIT ?2",
+            )?
+            .query_map([now_ms.saturating_sub(GAP_GRACE_MS), GAPS_MAX], gap)?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(gaps)
     }
 
     /// How many events are missing.

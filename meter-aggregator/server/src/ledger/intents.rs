@@ -1,166 +1,356 @@
-//! Intents: planned in one transaction with their bucket, and kept through
-//! every attempt until Stripe has them.
+//! Intents: how they are kept, and how an operator sees them.
 
-use std::collections::BTreeSet;
+use rusqlite::{OptionalExtension as _, Params, Row, params};
+use serde::Serialize;
+use weir_meter_core::{
+    hour::Hour,
+    intent::State,
+    ledger::{BucketKey, Intent, Reading},
+    meter::Meter,
+};
+use weir_wire::ids::TenantId;
 
-use rusqlite::{Row, params};
-use weir_meter_core::intent::{Next, State};
+use super::{Change, Ledger, LedgerError, buckets::bucket_key, columns, schema::open_states};
 
-use super::{Hour, Ledger, LedgerError, Meter, hour, intent, parsed};
-
-/// How long an hour must be over before it is planned: five minutes.
-const GRACE_S: i64 = 300;
-
-/// The longest pause between two attempts, in milliseconds.
-const PAUSE_MAX_MS: i64 = 300_000;
-
-/// One meter event that Stripe is to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    pub id: i64,
-    pub tenant: String,
-    pub meter: Meter,
-    pub hour: Hour,
-    pub delta: i64,
-    pub identifier: String,
-    /// Inside the hour, seconds of the Unix epoch.
-    pub timestamp_s: i64,
-    pub state: State,
-    pub first_attempt_ms: Option<i64>,
-    /// Answers that were received, whatever they said.
-    pub answers: i64,
+/// What [`intent`] reads.
+macro_rules! columns {
+    () => {
+        "id, hour, tenant, meter, revision, generation, delta, identifier, timestamp_s, state,
+         first_attempt_ms, last_attempt_ms, answers, unknown, not_before_ms, reading_sum,
+         reading_ms, reason, carried_from"
+    };
 }
 
-impl Ledger {
-    /// Plans every hour that is over, or every hour there is, where what was
-    /// used is not what was planned and nothing of it is open; of `billable`
-    /// tenants, the others wait until they are. Says how many.
-    pub fn plan(
-        &mut self,
-        account: &str,
-        billable: &BTreeSet<String>,
-        now_s: i64,
-        all: bool,
-    ) -> Result<usize, LedgerError> {
-        let transaction = self.connection.transaction()?;
-        let ledger: String =
-            transaction.query_row("SELECT id FROM identity", [], |row| row.get(0))?;
-        let due: Vec<(String, Meter, Hour, i64, i64)> = transaction
-            .prepare_cached(
-                "SELECT tenant, meter, hour, total - planned, revision FROM bucket
-                 WHERE total <> planned AND NOT EXISTS (
-                   SELECT 1 FROM intent WHERE intent.tenant = bucket.tenant
-                     AND intent.meter = bucket.meter AND intent.hour = bucket.hour
-                     AND intent.state <> 'accepted')
-                 ORDER BY hour, tenant, meter",
-            )?
-            .query_map([], |row| {
-                Ok((
-                    row.get(0)?,
-                    parsed(row, "meter", Meter::parse)?,
-                    hour(row, "hour")?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut planned = 0_usize;
-        for (tenant, meter, hour, delta, revision) in due {
-            if !billable.contains(&tenant) || (!all && !hour.is_over(now_s, GRACE_S)) {
-                continue;
-            }
-            let revision = revision.saturating_add(1);
-            let identifier = intent::identifier(&intent::Key {
-                account,
-                ledger: &ledger,
-                tenant: &tenant,
-                meter,
-                hour,
-                revision,
-                generation: 0,
-            });
-            transaction.prepare_cached(
-                "INSERT INTO intent
-                   (tenant, meter, hour, revision, generation, delta, identifier, timestamp_s, state)
-                 VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, 'planned')",
-            )?
-            .execute(params![
-                tenant, meter.as_str(), hour.0, revision, delta, identifier, hour.clamp_s(now_s)
-            ])?;
-            transaction
-                .prepare_cached(
-                    "UPDATE bucket SET planned = total, revision = ?4
-                     WHERE tenant = ?1 AND meter = ?2 AND hour = ?3",
-                )?
-                .execute(params![tenant, meter.as_str(), hour.0, revision])?;
-            planned = planned.saturating_add(1);
-        }
-        transaction.commit()?;
-        Ok(planned)
+fn intent(row: &Row<'_>) -> rusqlite::Result<Intent> {
+    let (sum, at_ms): (Option<i64>, Option<i64>) = (row.get(15)?, row.get(16)?);
+    Ok(Intent {
+        id: row.get(0)?,
+        bucket: bucket_key(row, 1)?,
+        revision: row.get(4)?,
+        generation: row.get(5)?,
+        delta: row.get(6)?,
+        identifier: row.get(7)?,
+        timestamp_s: row.get(8)?,
+        state: columns::parsed(row, 9, State::parse)?,
+        first_attempt_ms: row.get(10)?,
+        last_attempt_ms: row.get(11)?,
+        answers: row.get(12)?,
+        unknown: row.get(13)?,
+        not_before_ms: row.get(14)?,
+        reading: sum.zip(at_ms).map(|(sum, at_ms)| Reading { sum, at_ms }),
+        reason: row.get(17)?,
+        carried_from: row.get(18)?,
+    })
+}
+
+/// What an intent in that state adds to its bucket's `accepted` and `waived`.
+fn settled(state: State, delta: i64) -> (i64, i64) {
+    match state {
+        _ if state.is_at_stripe() => (delta, 0),
+        State::Cancelled => (0, delta),
+        _ => (0, 0),
+    }
+}
+
+impl Change<'_> {
+    fn intents(&self, query: &str, params: impl Params) -> rusqlite::Result<Vec<Intent>> {
+        self.transaction
+            .prepare_cached(query)?
+            .query_map(params, intent)?
+            .collect()
     }
 
-    /// The next intent to send at `now_ms`, marked as being sent before anyone
-    /// can send it.
-    pub fn start_attempt(&mut self, now_ms: i64) -> Result<Option<Intent>, LedgerError> {
-        let transaction = self.connection.transaction()?;
-        let found = transaction
-            .prepare_cached(
-                "SELECT * FROM intent WHERE state IN ('planned', 'sending')
-                 AND not_before_ms <= ?1 ORDER BY id LIMIT 1",
-            )?
-            .query_row([now_ms], read_intent);
-        let mut intent = match found {
-            Ok(intent) => intent,
-            Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let first = intent.first_attempt_ms.unwrap_or(now_ms);
-        transaction
-            .prepare_cached(
-                "UPDATE intent SET state = 'sending', first_attempt_ms = ?2 WHERE id = ?1",
-            )?
-            .execute(params![intent.id, first])?;
-        transaction.commit()?;
-        intent.state = State::Sending;
-        intent.first_attempt_ms = Some(first);
-        Ok(Some(intent))
-    }
-
-    /// Writes down what came of an attempt.
-    pub fn finish_attempt(
-        &mut self,
-        intent: &Intent,
-        answered: bool,
-        next: &Next,
-        now_ms: i64,
-    ) -> Result<(), LedgerError> {
-        let answers = intent.answers.saturating_add(i64::from(answered));
-        let (state, reason, not_before_ms) = match next {
-            Next::Accepted => (State::Accepted, None, 0),
-            Next::Again => (
-                State::Sending,
-                None,
-                now_ms.saturating_add(pause_ms(intent, now_ms)),
-            ),
-            Next::Held(reason) => (State::Held, Some(reason.as_str()), 0),
-            Next::Reconcile => (State::Reconcile, None, 0),
-        };
-        self.connection
-            .prepare_cached(
-                "UPDATE intent SET state = ?2, answers = ?3, reason = ?4, not_before_ms = ?5
-                 WHERE id = ?1",
-            )?
+    /// Writes an intent; with an id in the place of the one that has it.
+    fn write(&self, id: Option<i64>, intent: &Intent) -> rusqlite::Result<()> {
+        let key = &intent.bucket;
+        self.transaction
+            .prepare_cached(concat!(
+                "INSERT INTO intent (",
+                columns!(),
+                ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+                   ?16, ?17, ?18, ?19)
+                 ON CONFLICT (id) DO UPDATE SET generation = excluded.generation,
+                   delta = excluded.delta, identifier = excluded.identifier,
+                   timestamp_s = excluded.timestamp_s, state = excluded.state,
+                   first_attempt_ms = excluded.first_attempt_ms,
+                   last_attempt_ms = excluded.last_attempt_ms, answers = excluded.answers,
+                   unknown = excluded.unknown, not_before_ms = excluded.not_before_ms,
+                   reading_sum = excluded.reading_sum, reading_ms = excluded.reading_ms,
+                   reason = excluded.reason, carried_from = excluded.carried_from"
+            ))?
             .execute(params![
-                intent.id,
-                state.as_str(),
-                answers,
-                reason,
-                not_before_ms
+                id,
+                key.hour.0,
+                key.tenant.as_str(),
+                key.meter.to_string(),
+                intent.revision,
+                intent.generation,
+                intent.delta,
+                intent.identifier,
+                intent.timestamp_s,
+                intent.state.as_str(),
+                intent.first_attempt_ms,
+                intent.last_attempt_ms,
+                intent.answers,
+                intent.unknown,
+                intent.not_before_ms,
+                intent.reading.map(|reading| reading.sum),
+                intent.reading.map(|reading| reading.at_ms),
+                intent.reason,
+                intent.carried_from
             ])?;
         Ok(())
     }
 
-    /// Intents that are neither accepted nor waiting for the operator.
+    /// Moves the counts by state, and the bucket's sums, from one state to the next.
+    fn account(
+        &self,
+        key: &BucketKey,
+        before: Option<(State, i64)>,
+        after: (State, i64),
+    ) -> rusqlite::Result<()> {
+        if before == Some(after) {
+            return Ok(());
+        }
+        let mut count = self.transaction.prepare_cached(
+            "INSERT INTO intent_count (state, count) VALUES (?1, ?2)
+             ON CONFLICT (state) DO UPDATE SET count = count + excluded.count",
+        )?;
+        count.execute(params![after.0.as_str(), 1])?;
+        let (mut accepted, mut waived) = settled(after.0, after.1);
+        if let Some((state, delta)) = before {
+            count.execute(params![state.as_str(), -1])?;
+            let was = settled(state, delta);
+            accepted = accepted.saturating_sub(was.0);
+            waived = waived.saturating_sub(was.1);
+        }
+        self.settle(key, accepted, waived)
+    }
+
+    pub(super) fn write_intent(&self, intent: &Intent) -> rusqlite::Result<i64> {
+        self.write(None, intent)?;
+        let id = self.transaction.last_insert_rowid();
+        self.account(&intent.bucket, None, (intent.state, intent.delta))?;
+        Ok(id)
+    }
+
+    pub(super) fn replace_intent(&self, intent: &Intent) -> rusqlite::Result<()> {
+        let before = self
+            .transaction
+            .prepare_cached("SELECT state, delta FROM intent WHERE id = ?1")?
+            .query_row([intent.id], |row| {
+                Ok((columns::parsed(row, 0, State::parse)?, row.get(1)?))
+            })?;
+        self.write(Some(intent.id), intent)?;
+        let after = (intent.state, intent.delta);
+        self.account(&intent.bucket, Some(before), after)
+    }
+
+    /// Writes an intent of the version before, with its id.
+    pub(super) fn take_over_intent(&self, intent: &Intent) -> rusqlite::Result<()> {
+        self.write(Some(intent.id), intent)?;
+        self.account(&intent.bucket, None, (intent.state, intent.delta))
+    }
+
+    pub(super) fn read_intent(&self, id: i64) -> rusqlite::Result<Option<Intent>> {
+        self.transaction
+            .prepare_cached(concat!("SELECT ", columns!(), " FROM intent WHERE id = ?1"))?
+            .query_row([id], intent)
+            .optional()
+    }
+
+    pub(super) fn read_open(&self, key: &BucketKey) -> rusqlite::Result<Option<Intent>> {
+        self.transaction
+            .prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent INDEXED BY intent_open
+                 WHERE hour = ?1 AND tenant = ?2 AND meter = ?3 AND ",
+                open_states!()
+            ))?
+            .query_row(
+                params![key.hour.0, key.tenant.as_str(), key.meter.to_string()],
+                intent,
+            )
+            .optional()
+    }
+
+    pub(super) fn read_sendable(&self, now_ms: i64, limit: usize) -> rusqlite::Result<Vec<Intent>> {
+        // In the index's order, or all that are due would be sorted for each call.
+        self.intents(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent INDEXED BY intent_sendable
+                 WHERE state IN ('planned', 'sending') AND not_before_ms <= ?1
+                 ORDER BY id LIMIT ?2"
+            ),
+            params![now_ms, limit as i64],
+        )
+    }
+
+    pub(super) fn read_unsettled(
+        &self,
+        tried_ms: i64,
+        now_ms: i64,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Intent>> {
+        self.intents(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent INDEXED BY intent_unsettled
+                 WHERE state IN ('accepted', 'reconcile') AND last_attempt_ms <= ?1
+                   AND not_before_ms <= ?2
+                 ORDER BY id LIMIT ?3"
+            ),
+            params![tried_ms, now_ms, limit as i64],
+        )
+    }
+
+    pub(super) fn read_intents_at(
+        &self,
+        tenant: &TenantId,
+        meter: &Meter,
+        hour: Hour,
+    ) -> rusqlite::Result<Vec<Intent>> {
+        self.intents(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent WHERE timestamp_s / 3600 = ?1 AND tenant = ?2 AND meter = ?3
+                 ORDER BY id"
+            ),
+            params![hour.0, tenant.as_str(), meter.to_string()],
+        )
+    }
+
+    pub(super) fn read_aged(&self, before_s: i64, limit: usize) -> rusqlite::Result<Vec<Intent>> {
+        self.intents(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent INDEXED BY intent_aging
+                 WHERE state IN ('planned', 'sending', 'held') AND timestamp_s < ?1
+                 ORDER BY id LIMIT ?2"
+            ),
+            params![before_s, limit as i64],
+        )
+    }
+
+    pub(super) fn read_confirmed(
+        &self,
+        meter: &Meter,
+        (from_s, to_s): (i64, i64),
+    ) -> rusqlite::Result<Vec<Intent>> {
+        self.intents(
+            concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent INDEXED BY intent_stamp
+                 WHERE timestamp_s / 3600 BETWEEN ?1 AND ?2 AND meter = ?3
+                   AND timestamp_s >= ?4 AND timestamp_s < ?5 AND state = 'confirmed'
+                 ORDER BY id"
+            ),
+            params![
+                Hour::of_s(from_s).0,
+                Hour::of_s(to_s).0,
+                meter.to_string(),
+                from_s,
+                to_s
+            ],
+        )
+    }
+}
+
+/// Which intents are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IntentFilter {
+    /// In that state alone.
+    pub state: Option<State>,
+    /// Of that tenant alone.
+    pub tenant: Option<TenantId>,
+    /// Older than the one of that id.
+    pub before: Option<i64>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+/// An intent as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownIntent {
+    pub id: i64,
+    pub tenant: String,
+    pub meter: String,
+    /// The hour's first second, seconds of the Unix epoch.
+    pub hour_start_s: i64,
+    pub revision: i64,
+    pub generation: i64,
+    pub delta: i64,
+    pub identifier: String,
+    /// What Stripe has, or is to have, as its time; seconds of the Unix epoch.
+    pub timestamp_s: i64,
+    pub state: &'static str,
+    /// Milliseconds of the Unix epoch.
+    pub first_attempt_ms: Option<i64>,
+    /// Milliseconds of the Unix epoch.
+    pub last_attempt_ms: Option<i64>,
+    /// Attempts that Stripe may have taken without a word.
+    pub unknown: i64,
+    /// What Stripe or the operator said.
+    pub reason: Option<String>,
+    /// The intent that was too old, in whose place it came.
+    pub carried_from: Option<i64>,
+}
+
+impl From<Intent> for ShownIntent {
+    fn from(intent: Intent) -> Self {
+        Self {
+            id: intent.id,
+            tenant: intent.bucket.tenant.to_string(),
+            meter: intent.bucket.meter.to_string(),
+            hour_start_s: intent.bucket.hour.start_s(),
+            revision: intent.revision,
+            generation: intent.generation,
+            delta: intent.delta,
+            identifier: intent.identifier,
+            timestamp_s: intent.timestamp_s,
+            state: intent.state.as_str(),
+            first_attempt_ms: intent.first_attempt_ms,
+            last_attempt_ms: intent.last_attempt_ms,
+            unknown: intent.unknown,
+            reason: intent.reason,
+            carried_from: intent.carried_from,
+        }
+    }
+}
+
+impl Ledger {
+    /// The newest intents that are wanted, the newest first.
+    pub fn intents(&self, filter: &IntentFilter) -> Result<Vec<ShownIntent>, LedgerError> {
+        let rows = self
+            .connection
+            .prepare_cached(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM intent WHERE id < ?1 AND (?2 IS NULL OR state = ?2)
+                   AND (?3 IS NULL OR tenant = ?3)
+                 ORDER BY id DESC LIMIT ?4"
+            ))?
+            .query_map(
+                params![
+                    filter.before.unwrap_or(i64::MAX),
+                    filter.state.map(State::as_str),
+                    filter.tenant.as_ref().map(TenantId::as_str),
+                    filter.limit
+                ],
+                |row| intent(row).map(ShownIntent::from),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(rows)
+    }
+
+    /// Intents that are neither accepted nor waiting for the operator or the summaries.
     pub fn open_intents(&self) -> Result<i64, LedgerError> {
         Ok(self.connection.query_row(
             "SELECT COUNT(*) FROM intent WHERE state IN ('planned', 'sending')",
@@ -169,33 +359,14 @@ impl Ledger {
         )?)
     }
 
-    /// Makes every open intent due now: an operator asked.
+    /// Makes every intent that is to be sent due now: an operator asked, or the process
+    /// began anew.
     pub fn hurry(&mut self) -> Result<(), LedgerError> {
         self.connection.execute(
-            "UPDATE intent SET not_before_ms = 0 WHERE state IN ('planned', 'sending')",
+            "UPDATE intent SET not_before_ms = 0
+             WHERE state IN ('planned', 'sending') AND not_before_ms > 0",
             [],
         )?;
         Ok(())
     }
-}
-
-/// As long as it was tried already, from a second to five minutes.
-fn pause_ms(intent: &Intent, now_ms: i64) -> i64 {
-    let since = now_ms.saturating_sub(intent.first_attempt_ms.unwrap_or(now_ms));
-    since.clamp(1_000, PAUSE_MAX_MS)
-}
-
-fn read_intent(row: &Row<'_>) -> rusqlite::Result<Intent> {
-    Ok(Intent {
-        id: row.get("id")?,
-        tenant: row.get("tenant")?,
-        meter: parsed(row, "meter", Meter::parse)?,
-        hour: hour(row, "hour")?,
-        delta: row.get("delta")?,
-        identifier: row.get("identifier")?,
-        timestamp_s: row.get("timestamp_s")?,
-        state: parsed(row, "state", State::parse)?,
-        first_attempt_ms: row.get("first_attempt_ms")?,
-        answers: row.get("answers")?,
-    })
 }

@@ -1,25 +1,46 @@
-//! The ledger: the record of what was used and of what Stripe was told.
+//! The ledger: the record of what was used and of what Stripe was told, in SQLite.
 //!
-//! Always: a bucket is the sum of its postings, and `planned` the sum of its
-//! intents. Each change is one transaction.
+//! What is decided is `weir_meter_core::ledger`'s; here is how it is kept. Requests
+//! stand in a table for each day of their ids ([`partitions`]), so that those of one
+//! batch lie together, and old days go as a whole. The journal, buckets and intents stay.
 
-mod book;
+mod adjustments;
+mod buckets;
+mod change;
+mod columns;
+mod discrepancies;
 mod gaps;
 mod intents;
+mod journal;
 mod logs;
+mod migration;
+mod packed;
+mod partitions;
+mod prove;
 mod requests;
+mod schema;
 mod summary;
+mod webhooks;
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use rusqlite::Connection;
-use weir_meter_core::{hour::Hour, intent, journal, meter::Meter};
+use rusqlite::{Connection, TransactionBehavior};
+use weir_meter_core::ledger::book::{self, Rules};
+use weir_wire::proto::usage::UsageEvent;
 
+pub use adjustments::{AdjustmentFilter, ShownAdjustment};
+pub use change::Change;
+pub use discrepancies::{DiscrepancyFilter, ShownDiscrepancy};
 pub use gaps::Gap;
-pub use intents::Intent;
+pub use intents::{IntentFilter, ShownIntent};
 pub use logs::{FileId, Mark};
+pub use prove::{Behind, Proof, Proved};
 pub use requests::Wanted;
-pub use summary::{IntentCount, Line, Stuck};
+pub use summary::{Count, Line, Stuck};
+pub use webhooks::{Billing, Webhook};
 
 use crate::database::open_database;
 
@@ -27,12 +48,15 @@ use crate::database::open_database;
 /// the only ones.
 pub struct Ledger {
     connection: Connection,
+    /// The days that have a table.
+    partitions: BTreeSet<i64>,
+    path: PathBuf,
 }
 
-/// Something in the ledger is not what this version writes.
+/// The ledger can't do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// SQLite's.
+    /// SQLite's, or something in the ledger is not what this version writes.
     #[error("the ledger can't be read or written")]
     Database(#[from] rusqlite::Error),
     /// An event of the stream can't be read back.
@@ -45,114 +69,86 @@ pub enum LedgerError {
     },
 }
 
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS identity (
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  id TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS progress (
-  name TEXT PRIMARY KEY,
-  number INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS witness (
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  witness INTEGER NOT NULL,
-  rank INTEGER NOT NULL,
-  hash BLOB NOT NULL,
-  event BLOB NOT NULL,
-  PRIMARY KEY (tenant, request_id, witness)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS conflict (
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  witness INTEGER NOT NULL,
-  hash BLOB NOT NULL,
-  event BLOB NOT NULL,
-  PRIMARY KEY (tenant, request_id, witness, hash)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS posting (
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  meter TEXT NOT NULL,
-  hour INTEGER NOT NULL,
-  quantity INTEGER NOT NULL,
-  PRIMARY KEY (tenant, request_id, meter)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bucket (
-  tenant TEXT NOT NULL,
-  meter TEXT NOT NULL,
-  hour INTEGER NOT NULL,
-  total INTEGER NOT NULL,
-  planned INTEGER NOT NULL,
-  revision INTEGER NOT NULL,
-  PRIMARY KEY (tenant, meter, hour)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS bucket_unplanned ON bucket (hour) WHERE total <> planned;
-CREATE TABLE IF NOT EXISTS journal (
-  seq INTEGER PRIMARY KEY,
-  tenant TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  meter TEXT NOT NULL,
-  hour INTEGER NOT NULL,
-  delta INTEGER NOT NULL,
-  hash BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS intent (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  tenant TEXT NOT NULL,
-  meter TEXT NOT NULL,
-  hour INTEGER NOT NULL,
-  revision INTEGER NOT NULL,
-  generation INTEGER NOT NULL,
-  delta INTEGER NOT NULL,
-  identifier TEXT NOT NULL UNIQUE,
-  timestamp_s INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  first_attempt_ms INTEGER,
-  answers INTEGER NOT NULL DEFAULT 0,
-  not_before_ms INTEGER NOT NULL DEFAULT 0,
-  reason TEXT
-);
-CREATE UNIQUE INDEX IF NOT EXISTS intent_one_open ON intent (tenant, meter, hour)
-  WHERE state <> 'accepted';
-CREATE INDEX IF NOT EXISTS intent_due ON intent (not_before_ms)
-  WHERE state IN ('planned', 'sending');
-";
-
-/// What nothing was heard of for so long is forgotten: a file of a log, a producer's
-/// run with what it misses. No event of it would be taken any more. 40 days.
+/// What nothing was heard of for so long is forgotten: a request's witnesses, a file of a
+/// log, a producer's run with what it misses. No event of it would be taken any more. 40
+/// days.
 const IDLE_MAX_MS: i64 = 40 * 86_400_000;
 
+/// How much of the ledger whoever books keeps in memory, KiB.
+const CACHE_KIB: i64 = 16_384;
+
 impl Ledger {
-    /// Opens or creates the ledger in that folder.
+    /// Opens or creates the ledger in that folder. One of the version before is moved to
+    /// this one's form.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let connection = open_database(&folder.join("ledger.db"))?;
-        for schema in [SCHEMA, gaps::SCHEMA, logs::SCHEMA, requests::SCHEMA] {
-            connection.execute_batch(schema)?;
-        }
-        connection.execute(
-            "INSERT OR IGNORE INTO identity (one, id) VALUES (1, lower(hex(randomblob(16))))",
-            [],
-        )?;
-        Ok(Self { connection })
+        let path = folder.join("ledger.db");
+        let mut connection = open_database(&path)?;
+        schema::prepare(&mut connection, &path)?;
+        // What a second witness is waited for stands in the last pages.
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        Self::with(connection, path)
     }
-}
 
-/// Reads an hour.
-fn hour(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Hour> {
-    row.get(column).map(Hour)
-}
+    /// Another connection to the same ledger: to read at length without holding up who
+    /// books.
+    pub fn another(&self) -> anyhow::Result<Self> {
+        Self::with(open_database(&self.path)?, self.path.clone())
+    }
 
-/// Reads a name that only this program writes.
-fn parsed<T>(
-    row: &rusqlite::Row<'_>,
-    column: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> rusqlite::Result<T> {
-    let name: String = row.get(column)?;
-    parse(&name)
-        .ok_or_else(|| rusqlite::Error::InvalidColumnType(0, name, rusqlite::types::Type::Text))
+    fn with(connection: Connection, path: PathBuf) -> anyhow::Result<Self> {
+        Ok(Self {
+            partitions: partitions::days(&connection)?,
+            connection,
+            path,
+        })
+    }
+
+    /// Runs `work` as one transaction: whole, or where it fails not at all.
+    pub fn transaction<T, E: From<LedgerError>>(
+        &mut self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let begun = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let mut change = Change {
+            transaction: begun.map_err(LedgerError::from)?,
+            partitions: self.partitions.clone(),
+        };
+        let done = work(&mut change)?;
+        let Change {
+            transaction,
+            partitions,
+        } = change;
+        transaction.commit().map_err(LedgerError::from)?;
+        self.partitions = partitions;
+        Ok(done)
+    }
+
+    /// The number of the last event of the stream that is booked.
+    pub fn booked_upto(&self) -> Result<i64, LedgerError> {
+        Ok(columns::progress(&self.connection, book::STREAM)?)
+    }
+
+    /// Books events of the stream, each with its number there, as one transaction with the
+    /// number of the last: after a crash the stream is read on from there. Numbers that
+    /// the events' producers passed over are missing from `now_ms` on.
+    pub fn book(
+        &mut self,
+        events: Vec<(i64, UsageEvent)>,
+        rules: &Rules<'_>,
+        now_ms: i64,
+    ) -> Result<(), LedgerError> {
+        self.transaction(|change| {
+            let mut runs = gaps::Runs::new(now_ms);
+            for (_, event) in &events {
+                let (run, number) = (&event.producer_run, event.sequence);
+                runs.see(&change.transaction, event.witness, run, number)?;
+            }
+            runs.save(&change.transaction)?;
+            book::book(change, events, rules, now_ms)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,157 @@
-//! Single requests, as an operator looks them up.
+//! Requests: how they are kept, and how an operator looks them up.
 
 use prost::Message as _;
-use rusqlite::params;
-use weir_meter_core::shown::{self, Request};
-use weir_wire::proto::usage::UsageEvent;
+use rusqlite::{Connection, OptionalExtension as _, Row, params, types::Type};
+use weir_meter_core::{
+    ledger::{RequestKey, RequestRow},
+    shown::{self, Request},
+    tariff::Tariff,
+};
+use weir_wire::{
+    ids::{RequestId, TenantId},
+    proto::usage::{PublishRequest, UsageEvent},
+};
 
-use super::{Ledger, LedgerError};
+use super::{
+    Change, Ledger, LedgerError, columns,
+    packed::{pack, unpack},
+    partitions::{create, day_of_ms, table},
+};
 
-pub(super) const SCHEMA: &str = "
-CREATE INDEX IF NOT EXISTS witness_request ON witness (request_id);
-";
+/// The day in whose table a request stands.
+fn day(key: &RequestKey) -> i64 {
+    day_of_ms(key.id.time_ms())
+}
+
+/// The parts of `keys` that stand in one table after the other.
+fn by_day<T>(rows: &[T], day: impl Fn(&T) -> i64 + Copy) -> impl Iterator<Item = (i64, &[T])> {
+    rows.chunk_by(move |a, b| day(a) == day(b))
+        .filter_map(move |rows| Some((day(rows.first()?), rows)))
+}
+
+impl Change<'_> {
+    pub(super) fn read_requests(
+        &self,
+        keys: &[RequestKey],
+    ) -> rusqlite::Result<Vec<Option<RequestRow>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for (day, keys) in by_day(keys, day) {
+            if !self.partitions.contains(&day) {
+                found.extend(keys.iter().map(|_| None));
+                continue;
+            }
+            let mut statement = self.transaction.prepare_cached(&format!(
+                "SELECT events, posted, due_ms FROM {} WHERE request_id = ?1 AND tenant = ?2",
+                table(day)
+            ))?;
+            for key in keys {
+                let key = params![columns::id_bytes(key.id), key.tenant.as_str()];
+                found.push(statement.query_row(key, request_row).optional()?);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn write_requests(
+        &mut self,
+        rows: &[(RequestKey, RequestRow)],
+    ) -> rusqlite::Result<()> {
+        for (day, rows) in by_day(rows, |(key, _)| day(key)) {
+            if self.partitions.insert(day) {
+                create(&self.transaction, day)?;
+            }
+            let mut statement = self.transaction.prepare_cached(&format!(
+                "INSERT INTO {} (request_id, tenant, events, posted, due_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (request_id, tenant) DO UPDATE SET events = excluded.events,
+                   posted = excluded.posted, due_ms = excluded.due_ms",
+                table(day)
+            ))?;
+            for (key, row) in rows {
+                statement.execute(params![
+                    columns::id_bytes(key.id),
+                    key.tenant.as_str(),
+                    encode(&row.events),
+                    pack(&row.posted),
+                    row.due_ms
+                ])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_due(&self, now_ms: i64, limit: usize) -> rusqlite::Result<Vec<RequestKey>> {
+        let mut found: Vec<(i64, RequestKey)> = Vec::new();
+        for day in &self.partitions {
+            let rows = self
+                .transaction
+                .prepare_cached(&format!(
+                    "SELECT due_ms, request_id, tenant FROM {} WHERE due_ms IS NOT NULL
+                       AND due_ms <= ?1 ORDER BY due_ms LIMIT ?2",
+                    table(*day)
+                ))?
+                .query_map(params![now_ms, limit as i64], |row| {
+                    Ok((row.get(0)?, request_key(row, 1)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            found.extend(rows);
+        }
+        found.sort_unstable();
+        found.truncate(limit);
+        Ok(found.into_iter().map(|(_, key)| key).collect())
+    }
+}
+
+/// Events as protobuf's repeated field.
+fn encode(events: &[UsageEvent]) -> Vec<u8> {
+    let length = events.iter().map(UsageEvent::encoded_len).sum::<usize>();
+    let mut out = Vec::with_capacity(length.saturating_add(16));
+    for event in events {
+        prost::encoding::message::encode(1, event, &mut out);
+    }
+    out
+}
+
+fn request_key(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestKey> {
+    Ok(RequestKey {
+        id: columns::request_id(row, column)?,
+        tenant: columns::tenant(row, column.saturating_add(1))?,
+    })
+}
+
+fn request_row(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+    let posted = row.get_ref(1)?.as_blob()?;
+    Ok(RequestRow {
+        events: events(row, 0)?,
+        posted: unpack(posted).ok_or_else(|| columns::unreadable(1, posted))?,
+        due_ms: row.get(2)?,
+    })
+}
+
+fn events(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<UsageEvent>> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    let decoded = PublishRequest::decode(bytes).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(error))
+    })?;
+    Ok(decoded.events)
+}
+
+/// What the ledger has of a request, whose day's table is there.
+pub(super) fn read(
+    connection: &Connection,
+    key: &RequestKey,
+) -> rusqlite::Result<Option<RequestRow>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT events, posted, due_ms FROM {} WHERE request_id = ?1 AND tenant = ?2",
+            table(day(key))
+        ))?
+        .query_row(
+            params![columns::id_bytes(key.id), key.tenant.as_str()],
+            request_row,
+        )
+        .optional()
+}
 
 /// Which requests are looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,50 +168,86 @@ pub struct Wanted {
     pub limit: u32,
 }
 
-impl Ledger {
-    /// The newest requests that are wanted, the newest first.
-    pub fn requests(&self, wanted: &Wanted) -> Result<Vec<Request>, LedgerError> {
-        // Request ids are in the order of their time.
-        let (from, before) = match &wanted.request_id {
-            Some(id) => (id.clone(), format!("{id}~")),
-            None => (
-                wanted.since_ms.map(first_id).unwrap_or_default(),
-                wanted.before.clone().unwrap_or_else(|| "~".to_owned()),
-            ),
-        };
-        let found: Vec<(String, String)> = self
-            .connection
-            .prepare_cached(
-                "SELECT DISTINCT tenant, request_id FROM witness
-                 WHERE request_id >= ?1 AND request_id < ?2 AND (?3 IS NULL OR tenant = ?3)
-                 ORDER BY request_id DESC LIMIT ?4",
-            )?
-            .query_map(params![from, before, wanted.tenant, wanted.limit], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut requests = Vec::with_capacity(found.len());
-        for (tenant, request_id) in found {
-            requests.extend(shown::request(&self.witnesses(&tenant, &request_id)?));
+impl Wanted {
+    /// The ids that are looked for: from the first to the second, neither below nor above.
+    fn bounds(&self) -> Option<(u128, u128)> {
+        let id = |text: &String| RequestId::parse(text).ok().map(|id| id.as_u128());
+        if let Some(only) = &self.request_id {
+            return id(only).map(|id| (id, id));
         }
-        Ok(requests)
-    }
-
-    fn witnesses(&self, tenant: &str, request_id: &str) -> Result<Vec<UsageEvent>, LedgerError> {
-        let blobs: Vec<Vec<u8>> = self
-            .connection
-            .prepare_cached("SELECT event FROM witness WHERE tenant = ?1 AND request_id = ?2")?
-            .query_map([tenant, request_id], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(blobs
-            .iter()
-            .filter_map(|bytes| UsageEvent::decode(bytes.as_slice()).ok())
-            .collect())
+        let from = self.since_ms.map_or(0, first_id);
+        let upto = match &self.before {
+            Some(before) => id(before)?.checked_sub(1)?,
+            None => u128::MAX,
+        };
+        Some((from, upto))
     }
 }
 
-/// What the ids of that millisecond begin with (RFC 9562, section 5.7).
-fn first_id(ms: i64) -> String {
-    let ms = ms.clamp(0, (1 << 48) - 1);
-    format!("{:08x}-{:04x}", ms >> 16, ms & 0xffff)
+/// The least that the ids of that millisecond can be (RFC 9562, section 5.7).
+fn first_id(ms: i64) -> u128 {
+    u128::from(ms.clamp(0, (1 << 48) - 1).cast_unsigned()) << 80
+}
+
+/// The day of the ids of those bits.
+fn day_of_id(id: u128) -> i64 {
+    day_of_ms(i64::try_from(id >> 80).unwrap_or(i64::MAX))
+}
+
+impl Ledger {
+    /// The newest requests that are wanted, the newest first. Those that still wait for
+    /// their second witness are among them.
+    pub fn requests(&self, wanted: &Wanted, tariff: &Tariff) -> Result<Vec<Request>, LedgerError> {
+        let mut found = Vec::new();
+        let (Some((from, upto)), Ok(tenant)) = (
+            wanted.bounds(),
+            wanted.tenant.as_deref().map(TenantId::new).transpose(),
+        ) else {
+            return Ok(found);
+        };
+        let limit = wanted.limit as usize;
+        let days = super::partitions::days(&self.connection)?;
+        let days = days.into_iter().rev();
+        for day in days.filter(|day| (day_of_id(from)..=day_of_id(upto)).contains(day)) {
+            if found.len() >= limit {
+                break;
+            }
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT events FROM {} WHERE request_id BETWEEN ?1 AND ?2
+                   AND (?3 IS NULL OR tenant = ?3)
+                 ORDER BY request_id DESC, tenant DESC LIMIT ?4",
+                table(day)
+            ))?;
+            let left = limit.saturating_sub(found.len()) as i64;
+            let rows = statement.query_map(
+                params![
+                    from.to_be_bytes(),
+                    upto.to_be_bytes(),
+                    tenant.as_ref().map(TenantId::as_str),
+                    left
+                ],
+                |row| events(row, 0),
+            )?;
+            for events in rows {
+                found.extend(shown::request(&events?, tariff));
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many requests wait for their second witness.
+    pub fn waiting(&self) -> Result<i64, LedgerError> {
+        let mut waiting = 0_i64;
+        for day in super::partitions::days(&self.connection)? {
+            let count: i64 = self
+                .connection
+                .prepare_cached(&format!(
+                    "SELECT COUNT(*) FROM {} WHERE due_ms IS NOT NULL",
+                    table(day)
+                ))?
+                .query_row([], |row| row.get(0))?;
+            waiting = waiting.saturating_add(count);
+        }
+        Ok(waiting)
+    }
 }

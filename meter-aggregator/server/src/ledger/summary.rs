@@ -1,9 +1,11 @@
-//! What the ledger says of itself.
+//! What the ledger says of itself. All of it is cheap, however much there is: what is
+//! whole is not looked at, and counts are kept as they change.
 
-use rusqlite::Row;
+use rusqlite::{Row, params};
 use serde::Serialize;
+use weir_meter_core::hour::Hour;
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, columns, schema::open_states};
 
 /// One tenant's use on one meter in one hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,23 +18,27 @@ pub struct Line {
     pub total: i64,
     /// What Stripe has.
     pub accepted: i64,
+    /// What the operator decided not to bill.
+    pub waived: i64,
 }
 
-/// How many intents are in a state.
+/// How many there are of a kind or in a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct IntentCount {
+pub struct Count {
     pub state: String,
     pub count: i64,
 }
 
-/// An intent that waits for the operator, and keeps its line from growing.
+/// An intent that waits for the operator or for Stripe's sums, and keeps its line from
+/// growing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stuck {
+    pub id: i64,
     pub tenant: String,
     pub meter: String,
     /// The hour's first second, seconds of the Unix epoch.
     pub hour_start_s: i64,
-    /// `held` or `reconcile`.
+    /// `held`, `quarantined` or `reconcile`.
     pub state: String,
     /// What Stripe said, where it said something.
     pub reason: Option<String>,
@@ -41,80 +47,101 @@ pub struct Stuck {
 /// The most intents that are listed.
 const STUCK_MAX: i64 = 100;
 
+/// The most lines that are not whole and are listed.
+const LINES_MAX: i64 = 50_000;
+
 impl Ledger {
-    /// The oldest intents that wait for the operator, a hundred at the most.
+    /// The oldest intents that wait for the operator or for Stripe's sums, a hundred at the
+    /// most.
     pub fn stuck(&self) -> Result<Vec<Stuck>, LedgerError> {
-        self.rows(
-            "SELECT tenant, meter, hour * 3600, state, reason FROM intent
-             WHERE state IN ('held', 'reconcile') ORDER BY id LIMIT ?1",
-            &STUCK_MAX,
-            |row| {
+        let rows = self
+            .connection
+            .prepare_cached(concat!(
+                "SELECT id, tenant, meter, hour, state, reason
+                 FROM intent INDEXED BY intent_open
+                 WHERE ",
+                open_states!(),
+                " AND state IN ('held', 'quarantined', 'reconcile') ORDER BY id LIMIT ?1"
+            ))?
+            .query_map([STUCK_MAX], |row| {
                 Ok(Stuck {
-                    tenant: row.get(0)?,
-                    meter: row.get(1)?,
-                    hour_start_s: row.get(2)?,
-                    state: row.get(3)?,
-                    reason: row.get(4)?,
+                    id: row.get(0)?,
+                    tenant: row.get(1)?,
+                    meter: row.get(2)?,
+                    hour_start_s: columns::hour(row, 3).map(Hour::start_s)?,
+                    state: row.get(4)?,
+                    reason: row.get(5)?,
                 })
-            },
-        )
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(rows)
     }
 
-    /// Every hour that is not yet wholly with Stripe, or changed since
-    /// `since_hour`, in the order of hours.
+    /// Every hour since `since_hour`, and the first 50,000 lines before it that are neither
+    /// with Stripe nor waived, in the order of hours.
     pub fn summary(&self, since_hour: i64) -> Result<Vec<Line>, LedgerError> {
-        self.rows(
-            "SELECT bucket.tenant, bucket.meter, bucket.hour * 3600, total,
-                    COALESCE(SUM(intent.delta), 0) AS accepted
-             FROM bucket LEFT JOIN intent ON intent.tenant = bucket.tenant
-               AND intent.meter = bucket.meter AND intent.hour = bucket.hour
-               AND intent.state = 'accepted'
-             GROUP BY bucket.hour, bucket.tenant, bucket.meter
-             HAVING bucket.hour >= ?1 OR accepted <> total",
-            &since_hour,
-            |row| {
-                Ok(Line {
-                    tenant: row.get(0)?,
-                    meter: row.get(1)?,
-                    hour_start_s: row.get(2)?,
-                    total: row.get(3)?,
-                    accepted: row.get(4)?,
-                })
-            },
-        )
+        let mut lines: Vec<Line> = self
+            .connection
+            .prepare_cached(
+                "SELECT hour, tenant, meter, total, accepted, waived
+                 FROM bucket INDEXED BY bucket_open
+                 WHERE is_open AND hour < ?1 AND total <> accepted + waived
+                 ORDER BY hour, tenant, meter LIMIT ?2",
+            )?
+            .query_map(params![since_hour, LINES_MAX], line)?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut since = self.connection.prepare_cached(
+            "SELECT hour, tenant, meter, total, accepted, waived FROM bucket
+             WHERE hour >= ?1 ORDER BY hour, tenant, meter",
+        )?;
+        for one in since.query_map([since_hour], line)? {
+            lines.push(one?);
+        }
+        Ok(lines)
     }
 
     /// Intents by state.
-    pub fn intent_counts(&self) -> Result<Vec<IntentCount>, LedgerError> {
-        self.rows(
-            "SELECT state, COUNT(*) FROM intent WHERE id > ?1 GROUP BY state",
-            &0,
-            |row| {
-                Ok(IntentCount {
-                    state: row.get(0)?,
-                    count: row.get(1)?,
-                })
-            },
-        )
+    pub fn intent_counts(&self) -> Result<Vec<Count>, LedgerError> {
+        let query = "SELECT state, count FROM intent_count WHERE count <> 0";
+        Ok(columns::all(&self.connection, query, count)?)
+    }
+
+    /// Open discrepancies by kind.
+    pub fn discrepancy_counts(&self) -> Result<Vec<Count>, LedgerError> {
+        let query = "SELECT kind, COUNT(*) FROM discrepancy INDEXED BY discrepancy_open
+                     WHERE resolved_ms IS NULL GROUP BY kind";
+        Ok(columns::all(&self.connection, query, count)?)
     }
 
     /// Witnesses that contradicted themselves.
     pub fn conflicts(&self) -> Result<i64, LedgerError> {
-        Ok(self
-            .connection
-            .query_row("SELECT COUNT(*) FROM conflict", [], |row| row.get(0))?)
+        let counts = self.discrepancy_counts()?;
+        let conflicts = counts.iter().find(|count| count.state == "conflict");
+        Ok(conflicts.map_or(0, |count| count.count))
     }
 
-    pub(super) fn rows<T>(
-        &self,
-        query: &str,
-        parameter: &i64,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>, LedgerError> {
-        Ok(self
-            .connection
-            .prepare_cached(query)?
-            .query_map([parameter], read)?
-            .collect::<rusqlite::Result<_>>()?)
+    /// Adjustments that wait for the operator.
+    pub fn proposed(&self) -> Result<i64, LedgerError> {
+        let query = "SELECT COUNT(*) FROM adjustment INDEXED BY adjustment_proposed
+                     WHERE state = 'proposed'";
+        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
     }
+}
+
+fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
+    Ok(Line {
+        hour_start_s: columns::hour(row, 0).map(Hour::start_s)?,
+        tenant: row.get(1)?,
+        meter: row.get(2)?,
+        total: row.get(3)?,
+        accepted: row.get(4)?,
+        waived: row.get(5)?,
+    })
+}
+
+fn count(row: &Row<'_>) -> rusqlite::Result<Count> {
+    Ok(Count {
+        state: row.get(0)?,
+        count: row.get(1)?,
+    })
 }

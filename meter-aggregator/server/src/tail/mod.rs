@@ -15,9 +15,9 @@ use weir_wire::{keys::Keyring, usage::line::LineKey};
 use crate::{
     books::Books,
     config::{AccessLog, Producer},
-    ingest::sort,
+    ingest::{Source, sort},
     ledger::{FileId, LedgerError, Mark},
-    stream::{AppendError, Batch, Stream},
+    stream::{AppendError, Batch, Stream, Way},
 };
 use follower::{Block, Follower, Step};
 pub use state::{LogState, LogStatus};
@@ -155,7 +155,7 @@ impl Tail {
         loop {
             match self.stream.append(batch.clone()).await {
                 // Nothing is read meanwhile, and others are let in.
-                Err(AppendError::Busy) => tokio::time::sleep(BUSY).await,
+                Err(AppendError::Busy | AppendError::Full { .. }) => tokio::time::sleep(BUSY).await,
                 outcome => return outcome,
             }
         }
@@ -173,7 +173,11 @@ impl Tail {
 fn batch(block: Block, producer: &Producer, keys: &Keyring) -> Batch {
     let (events, places): (Vec<_>, Vec<_>) = block.events.into_iter().unzip();
     let place = |n: usize| places.get(n).cloned();
-    let mut batch = sort(events, producer, keys, place);
+    let source = Source {
+        producer: Some(producer),
+        way: Way::Log,
+    };
+    let mut batch = sort(events, source, keys, place);
     for aside in &block.aside {
         let reason = &aside.reason;
         tracing::warn!(producer = %producer.name, reason, "a part of a log was quarantined");

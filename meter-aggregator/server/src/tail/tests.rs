@@ -12,6 +12,7 @@ use std::{
 
 use prost::Message as _;
 use tempfile::TempDir;
+use weir_meter_core::tariff::Tariff;
 use weir_wire::{
     context,
     ids::RequestId,
@@ -23,7 +24,10 @@ use weir_wire::{
 };
 
 use super::*;
-use crate::ledger::{Ledger, Wanted};
+use crate::{
+    config::Billing,
+    ledger::{Ledger, Wanted},
+};
 
 const TOKEN: &str = "the gateways' token";
 
@@ -138,7 +142,11 @@ impl Fixture {
             limit: 10_000,
             ..Wanted::default()
         };
-        let requests = self.tail.books.with(move |l| l.requests(&wanted)).await;
+        let requests = self
+            .tail
+            .books
+            .look(move |l, _| l.requests(&wanted, &Tariff::default()))
+            .await;
         let mut numbers: Vec<u64> = requests
             .unwrap()
             .iter()
@@ -155,7 +163,7 @@ impl Fixture {
 
     pub(super) async fn quarantined(&self) -> i64 {
         let books = &self.tail.books;
-        let count = books.with_both(|_, reader| Ok(reader.quarantined()?));
+        let count = books.look(|_, reader| Ok(reader.quarantined()?));
         count.await.unwrap()
     }
 
@@ -180,7 +188,8 @@ fn tail(folder: &TempDir) -> Tail {
     let data = folder.path().join("data");
     fs::create_dir_all(&data).unwrap();
     let stream = Arc::new(Stream::open(&data).unwrap());
-    let books = Books::new(Ledger::open(&data).unwrap(), stream.reader().unwrap());
+    let ledger = Ledger::open(&data).unwrap();
+    let books = Books::new(ledger, stream.reader().unwrap(), Billing::default()).unwrap();
     let log = AccessLog {
         path: folder.path().join("usage.log"),
         producer: Producer {

@@ -1,5 +1,5 @@
-//! The real aggregator, a gateway's log and a replay: the same events by every way,
-//! billed once, whenever it is killed. Stripe is away; the ledger says what it has.
+//! The real aggregator, a gateway's log, calls and an operator: the same events by every
+//! way, billed once, whenever it is killed. Stripe is away; the ledger says what it has.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,9 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects
 )] // tests
+
+mod calls;
+mod operator;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -29,7 +32,11 @@ use weir_wire::{
     usage::line::{self, LineKey},
 };
 
-const TOKENS: [&str; 2] = ["the-gateways-token", "the-routers-token"];
+const TOKENS: [&str; 3] = [
+    "the-gateways-token",
+    "the-routers-token",
+    "the-stores-token",
+];
 const CONTEXT_KEYS: &str = "k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Longer than anything here takes.
@@ -39,23 +46,36 @@ struct Fixture {
     folder: tempfile::TempDir,
     now_ms: u64,
     running: Option<Child>,
+    /// What the aggregator knows contexts by.
+    keys: &'static str,
 }
 
 impl Fixture {
     fn new() -> Self {
+        Self::with(&json!({}))
+    }
+
+    /// With that section `ingest`.
+    fn with(ingest: &Value) -> Self {
+        // Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let producer =
             |name: &str, token: &str| json!({"name": name, "witness": name, "token_env": token});
         let config = json!({
             "listen": "127.0.0.1:0",
             "data_dir": folder.path().join("data"),
-            "producers": [producer("gateway", "GATEWAY"), producer("router", "ROUTER")],
+            "producers": [producer("gateway", "GATEWAY"), producer("router", "ROUTER"),
+                {"name": "storage", "witness": "service", "token_env": "STORAGE"}],
+            "ingest": ingest,
             "access_logs": [{"path": folder.path().join("usage.log"), "producer": "gateway"}],
             "stripe": {
                 // Nobody listens there.
                 "api_base": "http://127.0.0.1:1", "api_key_env": "STRIPE", "account": "a",
                 "meters": {"api_calls": "c", "input_tokens": "i", "output_tokens": "o"},
             },
+            // The router tells of nothing here.
+            "billing": {"wait_s": 0},
             "tenants": {"acme": {"stripe_customer": "cus"}},
         });
         // JSON is YAML too.
@@ -65,6 +85,7 @@ impl Fixture {
             folder,
             now_ms: u64::try_from(since.as_millis()).unwrap(),
             running: None,
+            keys: CONTEXT_KEYS,
         }
     }
 
@@ -73,18 +94,17 @@ impl Fixture {
     }
 
     fn command(&self, line: &str) -> Command {
-        let mut words = line.split(' ');
         let mut command = Command::new(env!("CARGO_BIN_EXE_meter-aggregator"));
         command
-            .arg(words.next().unwrap())
+            .args(line.split(' '))
             .arg("--config")
             .arg(self.path("config.json"))
-            .args(words)
             .current_dir(self.folder.path())
-            .env("WEIR_CONTEXT_KEYS", CONTEXT_KEYS)
+            .env("WEIR_CONTEXT_KEYS", self.keys)
             .env("WEIR_ADMIN_TOKEN", "the-operators-token")
             .env("GATEWAY", TOKENS[0])
             .env("ROUTER", TOKENS[1])
+            .env("STORAGE", TOKENS[2])
             .env("STRIPE", "sk_test");
         command
     }
@@ -117,13 +137,20 @@ impl Fixture {
     }
 
     fn line(&self, n: u64) -> String {
+        line::write(
+            &self.event(n).encode_to_vec(),
+            &LineKey::of_token(TOKENS[0]),
+        )
+    }
+
+    fn event(&self, n: u64) -> UsageEvent {
         let signed = TenantContext {
             tenant: "acme".into(),
             plan: "starter".into(),
             request_id: self.request_id(n),
             issued_at_ms: 0,
         };
-        let event = UsageEvent {
+        UsageEvent {
             kind: Kind::Request.into(),
             event_id: format!("e{n}"),
             request_id: self.request_id(n),
@@ -136,8 +163,19 @@ impl Fixture {
             producer_run: "run".into(),
             sequence: n,
             ..UsageEvent::default()
-        };
-        line::write(&event.encode_to_vec(), &LineKey::of_token(TOKENS[0]))
+        }
+    }
+
+    /// What a command answers as JSON.
+    #[track_caller]
+    fn ask(&self, line: &str) -> Value {
+        json_of(&self.command(line).output().unwrap())
+    }
+
+    /// Where the aggregator that runs listens.
+    fn url(&self) -> String {
+        let address = fs::read_to_string(self.path("data/address")).unwrap();
+        format!("http://{address}")
     }
 
     fn append(&self, name: &str, text: &str) {

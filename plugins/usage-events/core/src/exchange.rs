@@ -275,6 +275,7 @@ impl Exchange {
             model_asked: self.model_asked,
             producer_run: String::new(),
             sequence: 0,
+            storage_mb_hours: 0,
         }
     }
 

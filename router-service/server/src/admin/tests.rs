@@ -45,9 +45,10 @@ impl Service {
         let caller = Extension(ClientCertificate {
             names: names.into(),
         });
-        let (_, routes) = crate::grpc::routes(&[SERVICE_NAME], crate::proto::FILE_DESCRIPTOR_SET)
-            .await
-            .unwrap();
+        let (_, routes) =
+            weir_process::grpc::routes(&[SERVICE_NAME], crate::proto::FILE_DESCRIPTOR_SET)
+                .await
+                .unwrap();
         let routes = routes.add_service(service).into_axum_router().layer(caller);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

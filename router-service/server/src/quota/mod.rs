@@ -20,6 +20,7 @@ use serde::Deserialize;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use weir_process::grpc::Health;
 use weir_router_core::{
     plan::Plan,
     quota::service::{Plans, Tenants},
@@ -30,7 +31,6 @@ use weir_wire::{ids::PlanName, quota::TOKEN_ENVIRONMENT};
 use self::service::Service;
 use crate::{
     callout::{self, Gate},
-    grpc::Health,
     proto::{
         self,
         quota_service_server::{self, QuotaServiceServer},
@@ -151,7 +151,7 @@ async fn routes<S: QuotaStore>(
         domain: ratelimit_domain,
     })
     .max_decoding_message_size(BODY_MAX_BYTES);
-    let (health, routes) = crate::grpc::routes(
+    let (health, routes) = weir_process::grpc::routes(
         &[
             quota_service_server::SERVICE_NAME,
             rate_limit_service_server::SERVICE_NAME,

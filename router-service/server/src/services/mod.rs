@@ -14,20 +14,15 @@ use axum::{Router, middleware};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use weir_process::{Tls, TlsFiles};
+use weir_process::{
+    Tls, TlsFiles,
+    grpc::{self, Health},
+};
 use weir_router_core::directory::audit::Actor;
 use weir_router_store::directory::DirectoryFile;
 
 use self::gate::{Gate, ServiceName};
-use crate::{
-    admin,
-    app::App,
-    callout,
-    directory::Shared,
-    grpc::{self, Health},
-    proto,
-    provider::Provider,
-};
+use crate::{admin, app::App, callout, directory::Shared, proto, provider::Provider};
 
 /// The variable that holds what services show.
 pub const TOKEN_ENVIRONMENT: &str = "WEIR_SERVICE_TOKEN";

@@ -1,10 +1,11 @@
 //! What the gRPC side of a port has beside its services: health and reflection.
+//! Behind the feature `grpc`, which a process that only changes files has no use for.
 
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, pb::health_server, server::HealthReporter};
 use tonic_reflection::pb::v1::server_reflection_server;
 
-/// Tells gRPC clients when the router is about to stop.
+/// Tells gRPC clients when the service is about to stop.
 pub struct Health {
     reporter: HealthReporter,
     services: Vec<&'static str>,
@@ -25,10 +26,13 @@ impl Health {
 
 /// Health and reflection for a port that has these services, which the caller
 /// adds; of what the descriptors describe, other services are not shown.
+///
+/// # Errors
+/// Where the descriptors can't be read.
 pub async fn routes(
     services: &[&'static str],
     descriptors: &'static [u8],
-) -> anyhow::Result<(Health, Routes)> {
+) -> Result<(Health, Routes), tonic_reflection::server::Error> {
     let (reporter, server) = tonic_health::server::health_reporter();
     let health = Health {
         reporter,

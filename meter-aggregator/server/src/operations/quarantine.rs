@@ -1,0 +1,191 @@
+//! Quarantine: what is in it, and what of it can be booked by now.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use weir_wire::proto::usage::UsageEvent;
+
+use super::{Refused, blocking, limit};
+use crate::{
+    api::Parts,
+    config::Producer,
+    ingest::{Source, line},
+    stream::{Held, QuarantineWanted, Quarantined, Reader, Way},
+};
+
+/// How many events one call checks again.
+const REPLAY_MAX: usize = 1_000;
+
+/// Which of quarantine is listed, the newest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineList {
+    /// Whose reason has this text.
+    pub reason: Option<String>,
+    /// Older than this number: the next page.
+    pub before: Option<i64>,
+    /// How many at the most.
+    pub limit: Option<u32>,
+}
+
+/// A page of quarantine.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// How many there are in all.
+    pub total: i64,
+    /// The page.
+    pub quarantine: Vec<Quarantined>,
+}
+
+impl QuarantineList {
+    pub(super) async fn perform(self, parts: &Parts) -> Result<Listed, Refused> {
+        let wanted = QuarantineWanted {
+            reason: self.reason,
+            before: self.before,
+            limit: limit(self.limit)?,
+        };
+        let stream = Arc::clone(&parts.stream);
+        blocking(move || {
+            let reader = stream.reader()?;
+            Ok(Listed {
+                total: reader.quarantined().map_err(failed)?,
+                quarantine: reader.quarantine(&wanted).map_err(failed)?,
+            })
+        })
+        .await
+    }
+}
+
+/// Which of quarantine is checked again; a thousand in a call, the oldest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineReplay {
+    /// These numbers alone.
+    #[serde(default)]
+    pub ids: Option<Vec<i64>>,
+    /// Those whose reason has this text.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// All there is.
+    #[serde(default)]
+    pub all: bool,
+    /// After this number: where the last call ended.
+    #[serde(default)]
+    pub after: i64,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Replayed {
+    /// How many were checked.
+    pub checked: u64,
+    /// How many went to the stream.
+    pub replayed: u64,
+    /// Why the rest stay, and how many for each reason.
+    pub stay: BTreeMap<String, u64>,
+    /// The last number that was checked.
+    pub last: i64,
+    /// There are more after it.
+    pub more: bool,
+}
+
+impl QuarantineReplay {
+    pub(super) async fn perform(self, parts: &Parts) -> Result<Replayed, Refused> {
+        let ways = [self.ids.is_some(), self.reason.is_some(), self.all];
+        if ways.into_iter().filter(|given| *given).count() != 1 {
+            return Err(Refused::Wrong(
+                "ids, reason, all: must be one of the three".to_owned(),
+            ));
+        }
+        if self.ids.as_ref().is_some_and(|ids| ids.len() > REPLAY_MAX) {
+            return Err(Refused::Wrong(format!(
+                "ids: must be {REPLAY_MAX} at the most"
+            )));
+        }
+        let (stream, keys) = (Arc::clone(&parts.stream), Arc::clone(&parts.keys));
+        let producers = parts.producers.clone();
+        let after = self.after;
+        let (mut replayed, events) = blocking(move || {
+            let reader = stream.reader()?;
+            let held = self.held(&reader).map_err(failed)?;
+            let mut replayed = Replayed {
+                checked: u64::try_from(held.len()).unwrap_or(u64::MAX),
+                last: held.last().map_or(after, |held| held.id),
+                more: held.len() == REPLAY_MAX,
+                ..Replayed::default()
+            };
+            let mut events = Vec::new();
+            let now_ms = weir_process::now_ms();
+            for held in held {
+                let id = held.id;
+                let checked = source(&held, &producers).and_then(|source| {
+                    let mut event = UsageEvent::decode(held.bytes.as_slice())
+                        .map_err(|_| "not a whole event".to_owned())?;
+                    line(&mut event, source, &keys, now_ms)
+                });
+                match checked {
+                    Ok(text) => events.push((id, text)),
+                    Err(reason) => {
+                        let count = replayed.stay.entry(reason).or_default();
+                        *count = count.saturating_add(1);
+                    }
+                }
+            }
+            Ok((replayed, events))
+        })
+        .await?;
+        if !events.is_empty() {
+            replayed.replayed = parts.stream.requeue(events).await?;
+        }
+        Ok(replayed)
+    }
+
+    fn held(&self, reader: &Reader) -> rusqlite::Result<Vec<Held>> {
+        let ids = self.ids.as_deref();
+        reader.held(ids, self.reason.as_deref(), self.after, REPLAY_MAX)
+    }
+}
+
+/// As whose it is checked: its producer's, as the configuration has it now.
+fn source<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, String> {
+    let way = held.way.as_deref().and_then(Way::parse);
+    if let Some(name) = &held.producer {
+        let producer = producers.iter().find(|producer| producer.name == *name);
+        return match producer {
+            Some(_) => Ok(Source {
+                producer,
+                way: way.unwrap_or(Way::Http),
+            }),
+            None => Err(format!("producer {name} is not in the configuration")),
+        };
+    }
+    match way {
+        // An operator's word is nobody else's.
+        Some(Way::Backfill) => Ok(Source {
+            producer: None,
+            way: Way::Backfill,
+        }),
+        _ => only_producer(held, producers),
+    }
+}
+
+/// What was set aside before it was noted whose it is: the one it can be of.
+fn only_producer<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, String> {
+    let event =
+        UsageEvent::decode(held.bytes.as_slice()).map_err(|_| "not a whole event".to_owned())?;
+    let mut could_be = producers
+        .iter()
+        .filter(|producer| producer.witness == event.witness());
+    match (could_be.next(), could_be.next()) {
+        (Some(producer), None) => Ok(Source {
+            producer: Some(producer),
+            way: Way::Http,
+        }),
+        _ => Err("nobody noted which producer it is of".to_owned()),
+    }
+}
+
+fn failed(error: rusqlite::Error) -> Refused {
+    Refused::Failed(format!("the stream can't be read: {error}"))
+}

@@ -1,0 +1,206 @@
+//! By which way a command reaches the books: through the aggregator that runs, or, where
+//! none does, in its data folder.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::{
+    api::Parts,
+    config::{self, ADMIN_ENVIRONMENT, For},
+    operations::{Operation, Refused, perform},
+    service::{ADDRESS_FILE, lock},
+    stream::Mark,
+};
+
+/// The longest that an answer may take: that of `close-hour` waits for Stripe.
+const ANSWER_MAX: Duration = Duration::from_secs(150);
+
+/// The longest that a proof may take: it walks all of the journal.
+const PROOF_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long it is tried again where the aggregator is busy, or starts anew.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The way to the books.
+pub enum Reach {
+    /// The aggregator that runs.
+    Running(Running),
+    /// The data folder, which nobody else has as long as the lock is held.
+    Offline {
+        /// What works on it.
+        parts: Box<Parts>,
+        /// Whether Stripe can be asked; its key may not be there.
+        has_stripe_key: bool,
+        _lock: File,
+    },
+}
+
+/// An aggregator that runs.
+pub struct Running {
+    http: reqwest::Client,
+    data_dir: PathBuf,
+}
+
+impl Reach {
+    /// Looks who has the data folder.
+    pub fn open(config: &Path) -> anyhow::Result<Self> {
+        let data_dir = config::read(config)?.data_dir;
+        if !data_dir.is_dir() {
+            bail!("data_dir: no aggregator has run on {}", data_dir.display());
+        }
+        match lock(&data_dir)? {
+            Some(lock) => {
+                let settings = config::load(config, For::Command)?;
+                Ok(Self::Offline {
+                    has_stripe_key: !settings.stripe.api_key.is_empty(),
+                    parts: Box::new(Parts::open(settings, Mark::NONE)?),
+                    _lock: lock,
+                })
+            }
+            None => Ok(Self::Running(Running::new(data_dir)?)),
+        }
+    }
+
+    /// Refuses where Stripe would have to be asked and can't be.
+    pub fn needs_stripe(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Offline {
+                has_stripe_key: false,
+                ..
+            } => bail!("stripe.api_key_env: its variable is not set, and Stripe has to be asked"),
+            Self::Running(_) | Self::Offline { .. } => Ok(()),
+        }
+    }
+
+    /// Performs an operation.
+    pub async fn perform(&self, operation: Operation) -> Result<Value, Refused> {
+        match self {
+            Self::Running(running) => running.ask(&operation).await,
+            Self::Offline { parts, .. } => perform(parts, operation).await,
+        }
+    }
+
+    /// Performs an operation that may be repeated, until the aggregator is not busy.
+    pub async fn insist(&self, operation: Operation) -> Result<Value, Refused> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.perform(operation.clone()).await {
+                Err(Refused::Busy(_)) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Running {
+    fn new(data_dir: PathBuf) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { http, data_dir })
+    }
+
+    /// Where it listens; another place after each start.
+    pub fn url(&self, path: &str) -> anyhow::Result<String> {
+        let file = self.data_dir.join(ADDRESS_FILE);
+        let address = std::fs::read_to_string(&file)
+            .with_context(|| format!("data_dir: {} can't be read", file.display()))?;
+        Ok(format!("http://{address}{path}"))
+    }
+
+    /// For calls of other kinds.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    async fn ask(&self, operation: &Operation) -> Result<Value, Refused> {
+        let failed = |error: reqwest::Error| {
+            Refused::Failed(format!("{:#}", anyhow::Error::new(error.without_url())))
+        };
+        let token = weir_process::secret(ADMIN_ENVIRONMENT)
+            .map_err(|error| Refused::Failed(error.to_string()))?;
+        let (method, path, arguments) = operation
+            .call()
+            .map_err(|error| Refused::Failed(error.to_string()))?;
+        let url = self.url(path)?;
+        let request = if method == Method::GET {
+            self.http.get(with_query(&url, &arguments)?)
+        } else {
+            self.http.post(&url).json(&arguments)
+        };
+        let time = match operation {
+            Operation::Prove(_) => PROOF_MAX,
+            _ => ANSWER_MAX,
+        };
+        let request = request.bearer_auth(token).timeout(time);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => {
+                return Err(Refused::Busy(format!("no aggregator answers at {url}")));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let status = response.status();
+        if status.is_success() {
+            return response.json().await.map_err(failed);
+        }
+        let text = response.text().await.map_err(failed)?;
+        let text = text.trim();
+        Err(match status {
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                Refused::Wrong(text.to_owned())
+            }
+            StatusCode::NOT_FOUND => Refused::Missing(text.to_owned()),
+            StatusCode::CONFLICT => Refused::Conflict(text.to_owned()),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Refused::Busy(format!("the aggregator answered {status}: {text}"))
+            }
+            _ => Refused::Failed(format!("the aggregator answered {status}: {text}")),
+        })
+    }
+}
+
+/// What is not null, as a query.
+fn with_query(url: &str, arguments: &Value) -> Result<reqwest::Url, Refused> {
+    let mut url =
+        reqwest::Url::parse(url).map_err(|error| Refused::Failed(format!("{url}: {error}")))?;
+    {
+        let mut pairs = url.query_pairs_mut();
+        for (name, value) in arguments.as_object().into_iter().flatten() {
+            match value {
+                Value::Null => {}
+                Value::String(text) => drop(pairs.append_pair(name, text)),
+                other => drop(pairs.append_pair(name, &other.to_string())),
+            }
+        }
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_a_query() {
+        let arguments = json!({"limit": 3, "before": null, "reason": "a&b c", "lines": false});
+        let url = with_query("http://h:1/admin/x", &arguments).unwrap();
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let expected = [("limit", "3"), ("lines", "false"), ("reason", "a&b c")];
+        let mut found: Vec<(&str, &str)> = pairs.iter().map(|(n, v)| (&**n, &**v)).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}
