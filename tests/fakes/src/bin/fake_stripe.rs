@@ -25,6 +25,9 @@ struct Args {
     /// How long accepting one meter event takes, during which its customer and meter are locked.
     #[arg(long, default_value_t = Config::EVENT_MS)]
     event_ms: u64,
+    /// Meter events a second that are taken; 0 takes any number.
+    #[arg(long, default_value_t = Config::EVENTS_PER_SECOND)]
+    events_per_second: u32,
     /// Seconds by which the fake's clock runs ahead of the machine's.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     clock_offset_s: i64,
@@ -40,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let mut config = Config::new(args.keys);
     config.event_ms = args.event_ms;
+    config.events_per_second = Some(args.events_per_second).filter(|n| *n > 0);
     config.clock_offset_s = args.clock_offset_s;
     cli::run(args.listen, Stripe::new(config).router()).await
 }

@@ -27,7 +27,7 @@ use crate::{headers::media_type, ids, server::DropConnection};
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// The version that answers name where the request does not ask for one.
-const DEFAULT_VERSION: &str = "2026-10-28.endive";
+pub(super) const DEFAULT_VERSION: &str = "2026-10-28.endive";
 
 const VERSION: HeaderName = HeaderName::from_static("stripe-version");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -139,10 +139,13 @@ fn prepare(
     form: Result<Form, StripeError>,
 ) -> Result<Prepared, StripeError> {
     authorise(&parts.headers, &stripe.shared.config.keys)?;
-    check_version(&parts.headers)?;
     let (method, path) = (parts.method.as_str(), parts.uri.path());
+    check_version(&parts.headers, path)?;
     let (route, id) =
         routes::find(method, path).ok_or_else(|| StripeError::unknown_url(method, path))?;
+    if path == METER_EVENTS && stripe.shared.bucket.as_ref().is_some_and(|b| !b.take()) {
+        return Err(StripeError::too_many());
+    }
     let form = form?;
     params::check(&form, route.params)?;
     let key = parts
@@ -199,15 +202,7 @@ async fn execute(stripe: &Stripe, parts: &Parts, prepared: &Prepared) -> (Outcom
             pause(fault.delay_ms.unwrap_or(0)).await;
             Err(StripeError::fault(status))
         }
-        None => {
-            locked(
-                stripe,
-                parts.uri.path(),
-                prepared,
-                fault.delay_ms.unwrap_or(0),
-            )
-            .await
-        }
+        None => locked(stripe, parts.uri.path(), prepared, &fault).await,
     };
     let (answer, keep) = match &result {
         Ok(value) => match fault.accept_then_status.map(StripeError::fault) {
@@ -241,11 +236,12 @@ async fn locked(
     stripe: &Stripe,
     path: &str,
     prepared: &Prepared,
-    delay_ms: u64,
+    fault: &Fault,
 ) -> Result<Value, StripeError> {
+    let delay_ms = fault.delay_ms.unwrap_or(0);
     if path != METER_EVENTS {
         pause(delay_ms).await;
-        return run(stripe, path, prepared);
+        return run(stripe, path, prepared, false);
     }
     let pair = {
         let mut store = stripe.store();
@@ -258,22 +254,25 @@ async fn locked(
         pair
     };
     pause(delay_ms.saturating_add(stripe.shared.config.event_ms)).await;
-    let result = run(stripe, path, prepared);
+    let result = run(stripe, path, prepared, fault.accept_then_lose);
     if let Some(pair) = pair {
         stripe.store().busy.remove(&pair);
     }
     result
 }
 
-fn run(stripe: &Stripe, path: &str, prepared: &Prepared) -> Result<Value, StripeError> {
+fn run(stripe: &Stripe, path: &str, prepared: &Prepared, lose: bool) -> Result<Value, StripeError> {
     let now = stripe.now_s();
     let call = Call {
         id: &prepared.id,
         path,
         form: &prepared.form,
         now,
+        lose,
     };
-    (prepared.route.run)(&mut stripe.store(), &call)
+    let result = (prepared.route.run)(&mut stripe.store(), &call);
+    stripe.post_events();
+    result
 }
 
 async fn pause(delay_ms: u64) {
@@ -325,9 +324,12 @@ fn authorise(headers: &HeaderMap, keys: &[String]) -> Result<(), StripeError> {
     }
 }
 
-/// `2026-10-28` or `2026-10-28.endive`.
-fn check_version(headers: &HeaderMap) -> Result<(), StripeError> {
+/// `2026-10-28` or `2026-10-28.endive`; `/v2` has no default.
+fn check_version(headers: &HeaderMap, path: &str) -> Result<(), StripeError> {
     let Some(value) = headers.get(VERSION) else {
+        if path.starts_with("/v2/") {
+            return Err(StripeError::wrong_version(""));
+        }
         return Ok(());
     };
     let version = value.to_str().unwrap_or_default();

@@ -132,6 +132,15 @@ impl StripeError {
         }
     }
 
+    pub(super) fn too_many() -> Self {
+        let message = "Request rate limit exceeded: a sandbox takes so many meter events a second."
+            .to_owned();
+        Self {
+            code: Some("rate_limit"),
+            ..Self::plain(429, "rate_limit", message)
+        }
+    }
+
     pub(super) fn no_preview() -> Self {
         let message = "No upcoming invoices for customer.".to_owned();
         Self {

@@ -100,13 +100,18 @@ pub(super) fn create(store: &mut Store, call: &Call<'_>) -> Result<Value, Stripe
         "timestamp": event.timestamp,
     });
     store.identifiers.insert(event.identifier.clone(), call.now);
-    book(store, event);
+    if call.lose {
+        store.lost.push(event);
+    } else {
+        book(store, event, call.now);
+    }
     Ok(rendered)
 }
 
-fn book(store: &mut Store, event: MeterEvent) {
+fn book(store: &mut Store, event: MeterEvent, now: i64) {
     if store.customer(&event.customer, "customer").is_err() {
         // Stripe tells of these by a webhook, long after it said 200.
+        store.report(&event.meter, &event.identifier, &event.customer, now);
         store.unmatched.push(event);
         return;
     }

@@ -23,6 +23,8 @@ pub struct Fault {
     pub status: Option<u16>,
     /// Do the work, then cut the connection without an answer.
     pub accept_then_drop: bool,
+    /// Answer as if a meter event was accepted, and never count it; its identifier stays taken.
+    pub accept_then_lose: bool,
     /// Do the work, then answer with this error.
     pub accept_then_status: Option<u16>,
     /// Adds `Stripe-Should-Retry`.
@@ -44,11 +46,12 @@ impl control::Fault for Fault {
         let ways = [
             self.status.is_some(),
             self.accept_then_drop,
+            self.accept_then_lose,
             self.accept_then_status.is_some(),
         ];
         if ways.iter().filter(|way| **way).count() > 1 {
             return Err(
-                "status, accept_then_drop and accept_then_status exclude each other".to_owned(),
+                "status, accept_then_drop, accept_then_lose and accept_then_status exclude each other".to_owned(),
             );
         }
         if self.times == Some(0) {

@@ -13,6 +13,20 @@ use super::{
 
 pub(super) const PREVIEW: &[Param] = &[optional("customer", TEXT), optional("subscription", TEXT)];
 
+/// What a period comes to.
+#[derive(Debug)]
+pub(super) struct Sum {
+    customer: (String, Option<String>, Option<String>),
+    subscription: String,
+    currency: String,
+    period: (i64, i64),
+    now: i64,
+    /// As Stripe writes them.
+    pub(super) lines: Vec<Value>,
+    /// In the currency's smallest unit.
+    pub(super) total: i64,
+}
+
 /// One item of the invoice.
 struct Line {
     quantity: i64,
@@ -22,16 +36,48 @@ struct Line {
 
 pub(super) fn create_preview(store: &mut Store, call: &Call<'_>) -> Result<Value, StripeError> {
     let subscription = subscription(store, call)?;
-    let period = subscription.period(call.now);
     let id = long_id("upcoming_in_1");
+    let sum = sum(store, subscription, (&id, "il_tmp_1"), call.now)?;
+    let lines = json!({
+        "object": "list",
+        "data": sum.lines,
+        "has_more": false,
+        "url": format!("/v1/invoices/upcoming/lines?subscription={}", subscription.id),
+    });
+    Ok(sum.render(&id, lines))
+}
+
+/// What the subscription's current period comes to; of an invoice's id and the
+/// beginning of its lines' ids.
+pub(super) fn sum(
+    store: &Store,
+    subscription: &Subscription,
+    (invoice, line_id): (&str, &str),
+    now: i64,
+) -> Result<Sum, StripeError> {
+    let customer = store.customer(&subscription.customer, "customer")?;
     let mut lines = Vec::new();
     let mut total: i64 = 0;
     for item in &subscription.items {
-        let line = line(store, subscription, item, call.now)?;
+        let line = line(store, subscription, item, now)?;
         total = total.checked_add(line.amount).ok_or_else(too_large)?;
-        lines.push(render_line(store, subscription, item, &line, &id)?);
+        let ids = (invoice, long_id(line_id));
+        lines.push(render_line(store, subscription, item, &line, ids)?);
     }
-    render(store, subscription, period, &id, lines, total, call.now)
+    let text = |value: Option<&str>| value.map(str::to_owned);
+    Ok(Sum {
+        customer: (
+            customer.id.clone(),
+            text(customer.email()),
+            text(customer.name()),
+        ),
+        subscription: subscription.id.clone(),
+        currency: subscription.currency.clone(),
+        period: subscription.period(now),
+        now,
+        lines,
+        total,
+    })
 }
 
 fn subscription<'a>(store: &'a Store, call: &Call<'_>) -> Result<&'a Subscription, StripeError> {
@@ -104,7 +150,7 @@ fn render_line(
     subscription: &Subscription,
     item: &Item,
     line: &Line,
-    invoice: &str,
+    (invoice, id): (&str, String),
 ) -> Result<Value, StripeError> {
     let price = &item.price;
     let product = store.product(&price.product, "product")?;
@@ -114,7 +160,7 @@ fn render_line(
         line.quantity, product.name, item.recurring.interval
     );
     Ok(json!({
-        "id": long_id("il_tmp_1"),
+        "id": id,
         "object": "line_item",
         "amount": line.amount,
         "currency": price.currency,
@@ -151,61 +197,58 @@ fn render_line(
     }))
 }
 
-fn render(
-    store: &Store,
-    subscription: &Subscription,
-    (start, end): (i64, i64),
-    id: &str,
-    lines: Vec<Value>,
-    total: i64,
-    now: i64,
-) -> Result<Value, StripeError> {
-    let customer = store.customer(&subscription.customer, "customer")?;
-    Ok(json!({
-        "id": id,
-        "object": "invoice",
-        "amount_due": total,
-        "amount_overpaid": 0,
-        "amount_paid": 0,
-        "amount_remaining": total,
-        "attempt_count": 0,
-        "attempted": false,
-        "auto_advance": true,
-        "automatic_tax": {"disabled_reason": null, "enabled": false, "liability": null},
-        "billing_reason": "upcoming",
-        "collection_method": "charge_automatically",
-        "created": now,
-        "currency": subscription.currency,
-        "customer": customer.id,
-        "customer_email": customer.email(),
-        "customer_name": customer.name(),
-        "discounts": [],
-        "ending_balance": 0,
-        "lines": {
-            "object": "list",
-            "total_count": lines.len(),
-            "data": lines,
-            "has_more": false,
-            "url": format!("/v1/invoices/upcoming/lines?subscription={}", subscription.id),
-        },
-        "livemode": false,
-        "metadata": {},
-        "next_payment_attempt": end.saturating_add(3_600),
-        "number": null,
-        "parent": {
-            "quote_details": null,
-            "subscription_details": {"metadata": {}, "subscription": subscription.id},
-            "type": "subscription_details",
-        },
-        "period_end": end,
-        "period_start": start,
-        "starting_balance": 0,
-        "status": "draft",
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
-        "total": total,
-        "total_discount_amounts": [],
-        "total_excluding_tax": total,
-        "total_taxes": [],
-    }))
+impl Sum {
+    /// The invoice, as long as it is a draft.
+    pub(super) fn render(&self, id: &str, lines: Value) -> Value {
+        let (start, end) = self.period;
+        let total = self.total;
+        let (customer, email, name) = &self.customer;
+        json!({
+            "id": id,
+            "object": "invoice",
+            "amount_due": total,
+            "amount_overpaid": 0,
+            "amount_paid": 0,
+            "amount_remaining": total,
+            "attempt_count": 0,
+            "attempted": false,
+            "auto_advance": true,
+            "automatic_tax": {
+                "disabled_reason": null,
+                "enabled": false,
+                "liability": null,
+                "provider": null,
+                "status": null,
+            },
+            "billing_reason": "upcoming",
+            "collection_method": "charge_automatically",
+            "created": self.now,
+            "currency": self.currency,
+            "customer": customer,
+            "customer_email": email,
+            "customer_name": name,
+            "discounts": [],
+            "ending_balance": 0,
+            "lines": lines,
+            "livemode": false,
+            "metadata": {},
+            "next_payment_attempt": end.saturating_add(3_600),
+            "number": null,
+            "parent": {
+                "quote_details": null,
+                "subscription_details": {"metadata": {}, "subscription": self.subscription},
+                "type": "subscription_details",
+            },
+            "period_end": end,
+            "period_start": start,
+            "starting_balance": 0,
+            "status": "draft",
+            "subtotal": total,
+            "subtotal_excluding_tax": total,
+            "total": total,
+            "total_discount_amounts": [],
+            "total_excluding_tax": total,
+            "total_taxes": [],
+        })
+    }
 }

@@ -3,12 +3,15 @@
 //! It keeps its state in memory, has a clock that tests can set, and refuses
 //! parameters that it does not implement as if Stripe did not know them: a test
 //! that passes here asks Stripe for nothing else. `GET /__fake/state` tells
-//! exactly which events were accepted; `POST /__fake/faults` makes calls go wrong.
+//! exactly which events were accepted; `POST /__fake/faults` makes calls go wrong;
+//! `POST /__fake/invoices` makes an invoice, and `POST /__fake/invoices/{id}` has it paid
+//! or not, of which whoever is registered at `POST /__fake/webhooks` is told.
 
 mod api;
 mod control;
 mod routes;
 
+mod bills;
 mod customers;
 mod events;
 mod invoices;
@@ -17,7 +20,9 @@ mod prices;
 mod products;
 mod subscriptions;
 mod summaries;
+mod webhooks;
 
+mod bucket;
 mod error;
 mod faults;
 mod form;
@@ -54,6 +59,9 @@ pub struct Config {
     /// How long accepting a meter event takes, in milliseconds. Its customer and
     /// meter are locked meanwhile, and a second event for them gets 429.
     pub event_ms: u64,
+    /// How many meter events a second are taken, a second's worth at once; any number
+    /// where it is absent. A sandbox of Stripe's takes 25.
+    pub events_per_second: Option<u32>,
     /// The time to which the offset is added.
     pub clock: Clock,
     /// Seconds added to the clock; `POST /__fake/clock` sets it.
@@ -64,12 +72,16 @@ impl Config {
     /// The default for [`Config::event_ms`]: long enough to catch callers that don't wait.
     pub const EVENT_MS: u64 = 2;
 
+    /// The default for [`Config::events_per_second`].
+    pub const EVENTS_PER_SECOND: u32 = 25;
+
     /// The machine's clock and the defaults, under these keys.
     #[must_use]
     pub fn new(keys: Vec<String>) -> Self {
         Self {
             keys,
             event_ms: Self::EVENT_MS,
+            events_per_second: Some(Self::EVENTS_PER_SECOND),
             clock: Arc::new(ids::now_s),
             clock_offset_s: 0,
         }
@@ -81,6 +93,7 @@ impl fmt::Debug for Config {
         // Neither keys, which are secrets, nor the clock, which has no text.
         f.debug_struct("Config")
             .field("event_ms", &self.event_ms)
+            .field("events_per_second", &self.events_per_second)
             .finish_non_exhaustive()
     }
 }
@@ -95,6 +108,7 @@ pub struct Stripe {
 struct Shared {
     config: Config,
     offset_s: AtomicI64,
+    bucket: Option<bucket::Bucket>,
     faults: Faults<Fault>,
     store: Mutex<store::Store>,
 }
@@ -111,6 +125,7 @@ impl Stripe {
     pub fn new(config: Config) -> Self {
         let offset_s = AtomicI64::new(config.clock_offset_s);
         let shared = Shared {
+            bucket: config.events_per_second.and_then(bucket::Bucket::new),
             config,
             offset_s,
             faults: Faults::default(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
+    bills::Bill,
     customers::Customer,
     error::StripeError,
     events::{MeterEvent, Sample},
@@ -15,6 +16,7 @@ use super::{
     prices::Price,
     products::Product,
     subscriptions::Subscription,
+    webhooks::{Endpoint, Event},
 };
 use crate::ids;
 
@@ -26,10 +28,20 @@ pub(super) struct Store {
     pub(super) products: Vec<Product>,
     pub(super) prices: Vec<Price>,
     pub(super) subscriptions: Vec<Subscription>,
+    /// Invoices that are final.
+    pub(super) bills: Vec<Bill>,
+    /// Events of `/v2/core/events`.
+    pub(super) core_events: Vec<Value>,
+    /// Who gets webhooks.
+    pub(super) endpoints: Vec<Endpoint>,
+    /// What is to be posted to them.
+    pub(super) outbox: Vec<Event>,
     /// Accepted events of customers that exist.
     pub(super) events: Vec<MeterEvent>,
     /// Accepted events that name a customer that does not exist; they bill nobody.
     pub(super) unmatched: Vec<MeterEvent>,
+    /// Accepted events that a fault lost: nothing knows of them but their identifiers.
+    pub(super) lost: Vec<MeterEvent>,
     /// Usage by meter and customer.
     pub(super) usage: HashMap<(String, String), Vec<Sample>>,
     /// When each identifier was accepted.
@@ -50,6 +62,9 @@ struct Snapshot<'a> {
     customers: Vec<Value>,
     events: &'a [MeterEvent],
     unmatched: &'a [MeterEvent],
+    lost: &'a [MeterEvent],
+    invoices: Vec<Value>,
+    core_events: &'a [Value],
     refused: &'a BTreeMap<&'static str, u64>,
     summary_lag_s: i64,
 }
@@ -87,6 +102,9 @@ impl Store {
             customers: self.customers.iter().map(Customer::render).collect(),
             events: &self.events,
             unmatched: &self.unmatched,
+            lost: &self.lost,
+            core_events: &self.core_events,
+            invoices: self.bills.iter().map(Bill::render).collect(),
             refused: &self.refused,
             summary_lag_s: self.summary_lag_s,
         };

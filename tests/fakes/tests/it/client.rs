@@ -170,6 +170,7 @@ impl FakeStripe {
         let mut config = stripe::Config::new(vec![STRIPE_KEY.to_owned()]);
         config.clock = Arc::new(|| NOW);
         config.event_ms = 0;
+        config.events_per_second = None;
         Self::with(config).await
     }
 

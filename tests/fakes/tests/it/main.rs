@@ -10,6 +10,7 @@
 
 mod anthropic_client;
 mod client;
+mod openapi;
 mod sse;
 
 mod anthropic_messages;
@@ -29,7 +30,9 @@ mod provider_tools;
 mod stripe_billing;
 mod stripe_calls;
 mod stripe_events;
+mod stripe_invoices;
 mod stripe_meters;
+mod stripe_openapi;
 mod stripe_refusals;
 mod stripe_summaries;
 
