@@ -58,7 +58,7 @@ fn a_served_request_leaves_one_event_that_the_aggregator_would_book() {
         assert_eq!(event.request_class, "chat");
         assert_eq!(event.status, 200);
         assert_eq!(tokens(event), [expected]);
-        usage::check(event.clone(), &f.keyring()).unwrap();
+        usage::check(event, &f.keyring(), usage::ContextRule::Needed).unwrap();
     }
     let credential = format!("Bearer {}", f.options.ingest_token);
     assert!(f.upstream.credentials().iter().all(|c| *c == credential));

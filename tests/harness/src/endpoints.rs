@@ -53,6 +53,8 @@ pub struct Endpoints {
     service_token: String,
     /// What gateways sign tenant contexts with.
     context_keys: String,
+    /// What a service that tells the aggregator of storage shows it.
+    storage_token: String,
     /// The operator's, for the aggregator.
     pub admin_token: String,
     ledger: PathBuf,
@@ -113,6 +115,7 @@ impl Endpoints {
             ),
             service_token: stack.secrets.service_token.clone(),
             context_keys: stack.secrets.context_keys.clone(),
+            storage_token: stack.secrets.storage_token.clone(),
             admin_token: stack.secrets.admin_token.clone(),
             ledger: stack.data.join("ledger.db"),
             stream: stack.data.join("stream.db"),

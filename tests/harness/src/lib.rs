@@ -7,6 +7,8 @@
 pub mod client;
 pub mod envoy;
 pub mod issuer;
+pub mod options;
+
 pub mod parts;
 pub mod paths;
 pub mod pids;
@@ -17,4 +19,5 @@ pub mod redis;
 pub mod secrets;
 pub mod stack;
 
-pub use stack::{Options, Stack};
+pub use options::Options;
+pub use stack::Stack;

@@ -88,7 +88,17 @@ fn run(folder: &Path) -> anyhow::Result<ExitCode> {
     endpoints.explain();
 
     let mut failed = false;
+    let mut revived = Vec::new();
     while signals.pending().next().is_none() {
+        match revive(&mut stack, &mut revived) {
+            Ok(false) => {}
+            Ok(true) => Endpoints::of(&stack).write(folder)?,
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed = true;
+                break;
+            }
+        }
         if let Some(name) = stack.ended() {
             eprintln!("ended unexpectedly: {name}");
             failed = true;
@@ -108,6 +118,23 @@ fn run(folder: &Path) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// How often an aggregator may end in a minute: beyond it, it does not run at all.
+const REVIVALS_MAX: usize = 60;
+
+/// Starts an aggregator that ended again; says whether it did.
+fn revive(stack: &mut Stack, revived: &mut Vec<Instant>) -> anyhow::Result<bool> {
+    let Some(end) = stack.revive().context("the aggregator")? else {
+        return Ok(false);
+    };
+    revived.retain(|at| at.elapsed() < Duration::from_secs(60));
+    revived.push(Instant::now());
+    if revived.len() > REVIVALS_MAX {
+        bail!("the aggregator ends again and again:\n{end}");
+    }
+    println!("the aggregator ended, and was started again");
+    Ok(true)
 }
 
 /// A clean folder. The fake Stripe forgets everything with its process, so the
@@ -164,6 +191,7 @@ fn options_from_environment() -> anyhow::Result<Options> {
         gateways,
         tokens: true,
         access_log: true,
+        webhooks: true,
         redis: variable("REDIS_URL"),
         providers,
         stripe,

@@ -14,6 +14,7 @@ use crate::{
     paths,
     process::Process,
     providers::{Providers, key_variable},
+    secrets,
 };
 
 /// A service that listens.
@@ -122,11 +123,19 @@ pub struct AggregatorOptions<'a> {
     pub admin_token: &'a str,
     /// The gateways' logs of events that it follows.
     pub access_logs: &'a [PathBuf],
+    /// Members of the configuration in place of the example's, at any depth; null
+    /// takes one away.
+    pub members: &'a Value,
+    /// Further variables, which those members name.
+    pub variables: &'a [(&'a str, &'a str)],
     /// `host:port` to listen on; port 0 takes a free one.
     pub listen: &'a str,
 }
 
-/// The aggregator.
+/// Where the example has the token of the service that tells of storage.
+pub const STORAGE_TOKEN: &str = "WEIR_STORAGE_TOKEN";
+
+/// The aggregator. Nobody knows its token for storage, unless the variables have one.
 ///
 /// # Errors
 /// Where it does not start.
@@ -145,6 +154,9 @@ pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Res
         .iter()
         .map(|path| json!({"path": path, "producer": "gateway"}))
         .collect();
+    if options.members.is_object() {
+        merge(&mut config, options.members);
+    }
     let path = write(&config, folder, "aggregator.json")?;
     start(
         "aggregator",
@@ -158,7 +170,9 @@ pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Res
                 .env("WEIR_ADMIN_TOKEN", options.admin_token)
                 .env("WEIR_GATEWAY_TOKEN", options.gateway_token)
                 .env("WEIR_ROUTER_TOKEN", options.router_token)
-                .env("STRIPE_API_KEY", options.stripe_key);
+                .env("STRIPE_API_KEY", options.stripe_key)
+                .env(STORAGE_TOKEN, secrets::random())
+                .envs(options.variables.iter().copied());
         },
     )
 }

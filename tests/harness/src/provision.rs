@@ -11,10 +11,12 @@ use crate::client;
 
 /// The meters: the ledger's name, Stripe's `event_name`, and the price of one
 /// unit in cents.
-const METERS: [(&str, &str, &str); 3] = [
+const METERS: [(&str, &str, &str); 5] = [
     ("api_calls", "weir_api_calls", "0.01"),
     ("input_tokens", "weir_input_tokens", "0.001"),
+    ("cached_input_tokens", "weir_cached_input_tokens", "0.0005"),
     ("output_tokens", "weir_output_tokens", "0.004"),
+    ("storage_mb_hours", "weir_storage_mb_hours", "0.00002"),
 ];
 
 /// An account of Stripe's, or the fake.

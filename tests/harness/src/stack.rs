@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -12,91 +13,17 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::{
+    client,
     envoy::{Directory, Gateway, GatewayOptions, Quota, Tenant},
     issuer::Issuer,
+    options::{Options, Secrets},
     parts::{self, AggregatorOptions, DirectoryOptions, QuotaOptions, RouterOptions, Service},
     paths,
     process::Process,
-    providers::{Providers, Real},
+    providers::Providers,
     provision::Account,
     secrets,
 };
-
-/// What is to be different from the embedded defaults.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// How many gateways; 1 where 0.
-    pub gateways: usize,
-    /// Worker threads of each; 2 where 0.
-    pub concurrency: usize,
-    /// Requests a minute for plans, in place of the example's.
-    pub limits: Vec<(String, u32)>,
-    /// Members of the gateways' quota settings in the place of the example's, such
-    /// as `on_failure`.
-    pub quota: serde_json::Map<String, Value>,
-    /// Whether the gateways only tell what they would refuse.
-    pub shadow: bool,
-    /// The Redis that the router counts requests and money in; its memory and its
-    /// file where absent.
-    pub redis: Option<String>,
-    /// Members of the router's configuration in place of the example's, at any
-    /// depth; null takes one away.
-    pub router: Value,
-    /// Whether tenants may come with tokens, too, of an issuer that is made for
-    /// the run, and by their own hosts.
-    pub tokens: bool,
-    /// The providers that are real, by name; the others are fakes.
-    pub providers: BTreeMap<&'static str, Real>,
-    /// Whether each gateway also writes its events to a log, which the aggregator
-    /// follows.
-    pub access_log: bool,
-    /// Stripe's address and key; the fake where absent.
-    pub stripe: Option<(String, String)>,
-}
-
-/// The tokens and keys of a stack.
-#[derive(Debug, Clone)]
-pub struct Secrets {
-    /// `WEIR_CONTEXT_KEYS`.
-    pub context_keys: String,
-    /// The gateways' credential at the aggregator.
-    pub gateway_token: String,
-    /// The router's.
-    pub router_token: String,
-    /// The operator's.
-    pub admin_token: String,
-    /// The gateways' credential at the router's directory.
-    pub directory_token: String,
-    /// The gateways' credential at the router's quota service.
-    pub quota_token: String,
-    /// What services show the router.
-    pub service_token: String,
-    /// The aggregator's key at Stripe.
-    pub stripe_key: String,
-    /// The tenant `solo`'s key, plan starter.
-    pub starter_key: String,
-    /// The tenant `acme`'s key, plan enterprise.
-    pub enterprise_key: String,
-}
-
-impl Secrets {
-    fn new(options: &Options) -> Self {
-        let given = |pair: &Option<(String, String)>| pair.as_ref().map(|(_, key)| key.clone());
-        Self {
-            context_keys: format!("k1:{}", secrets::random()),
-            gateway_token: secrets::random(),
-            router_token: secrets::random(),
-            admin_token: secrets::random(),
-            directory_token: secrets::random(),
-            quota_token: secrets::random(),
-            service_token: secrets::random(),
-            stripe_key: given(&options.stripe)
-                .unwrap_or_else(|| format!("sk_test_{}", secrets::random())),
-            starter_key: secrets::api_key("starter"),
-            enterprise_key: secrets::api_key("enterprise"),
-        }
-    }
-}
 
 /// A running Weir. Dropping it stops it: gateways first, so that what they
 /// still hold finds its way.
@@ -124,6 +51,8 @@ pub struct Stack {
     pub directory: PathBuf,
     /// Where the stream and the ledger are.
     pub data: PathBuf,
+    /// Members of the aggregator's configuration, at each of its starts.
+    aggregator_members: Value,
     /// What it was started with.
     pub options: Options,
     /// Where the logs and configurations are.
@@ -167,9 +96,22 @@ impl Stack {
             .provision(&TENANTS)
             .context("Stripe")?;
         let access_logs = access_logs(options, &data);
+        let mut services = "127.0.0.1:0".to_owned();
+        let mut aggregator_members = options.aggregator.clone();
+        if let (true, Some(_)) = (options.webhooks, &stripe) {
+            services = free_address()?;
+            aggregator_members["webhook"] = json!({
+                "listen": free_address()?, "secrets_env": [WEBHOOK_SECRET],
+            });
+            aggregator_members["dunning"] = json!({
+                "router": {"url": format!("http://{services}"), "token_env": SERVICE_TOKEN},
+            });
+        }
         let aggregator = parts::aggregator(
             &AggregatorOptions {
                 access_logs: &access_logs,
+                members: &aggregator_members,
+                variables: &aggregator_variables(&secrets),
                 ..aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0")
             },
             folder,
@@ -182,10 +124,13 @@ impl Stack {
                 &providers,
                 &aggregator.url(),
                 &directory,
-                ["127.0.0.1:0"; 4],
+                ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", &services],
             ),
             folder,
         )?;
+        if let (Some(fake), Some(hook)) = (&stripe, aggregator_members.pointer("/webhook/listen")) {
+            register(fake, hook.as_str().unwrap_or_default(), &secrets)?;
+        }
         let issuer = options.tokens.then(Issuer::new);
         let mut gateway = gateway_options(options, &secrets, &router, &aggregator);
         let mut logs = access_logs.into_iter();
@@ -217,6 +162,7 @@ impl Stack {
             issuer,
             directory,
             data,
+            aggregator_members,
             options: options.clone(),
             folder: folder.to_owned(),
         })
@@ -247,6 +193,8 @@ impl Stack {
         self.aggregator = parts::aggregator(
             &AggregatorOptions {
                 access_logs: &access_logs,
+                members: &self.aggregator_members,
+                variables: &aggregator_variables(&self.secrets),
                 ..aggregator_options(
                     &self.data,
                     &self.stripe_base,
@@ -321,6 +269,20 @@ impl Stack {
             .chain(services.map(|s| &mut s.process))
     }
 
+    /// Starts an aggregator that has ended again, as a supervisor does; gives the end of
+    /// its log. An aggregator that was killed loses nothing, and is meant to be.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn revive(&mut self) -> anyhow::Result<Option<String>> {
+        if self.aggregator.process.is_running() {
+            return Ok(None);
+        }
+        let end = self.aggregator.process.log_end();
+        self.restart_aggregator()?;
+        Ok(Some(end))
+    }
+
     /// The name of a process that has ended, if one has.
     pub fn ended(&mut self) -> Option<String> {
         self.processes_mut()
@@ -334,6 +296,39 @@ impl Stack {
             .filter_map(|p| (p.is_running() && !p.stop()).then(|| p.name.clone()))
             .collect()
     }
+}
+
+/// Where the aggregator's configuration reads what webhooks are signed with.
+const WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
+
+/// Where it reads what it shows the router.
+const SERVICE_TOKEN: &str = "WEIR_SERVICE_TOKEN";
+
+fn aggregator_variables(secrets: &Secrets) -> [(&str, &str); 3] {
+    [
+        (parts::STORAGE_TOKEN, &secrets.storage_token),
+        (WEBHOOK_SECRET, &secrets.webhook_secret),
+        (SERVICE_TOKEN, &secrets.service_token),
+    ]
+}
+
+/// An address for what has to be known before whoever listens there is started.
+fn free_address() -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.to_string())
+}
+
+/// Has the fake Stripe tell the aggregator of what happens there.
+fn register(stripe: &Service, hook: &str, secrets: &Secrets) -> anyhow::Result<()> {
+    let endpoint = json!({
+        "url": format!("http://{hook}/stripe/webhook"), "secret": secrets.webhook_secret,
+    });
+    client::client()
+        .post(format!("{}/__fake/webhooks", stripe.url()))
+        .json(&endpoint)
+        .send()?
+        .error_for_status()?;
+    Ok(())
 }
 
 /// The aggregator of a stack, at its first start and at each further one.
@@ -354,6 +349,8 @@ fn aggregator_options<'a>(
         router_token: &secrets.router_token,
         admin_token: &secrets.admin_token,
         access_logs: &[],
+        members: &Value::Null,
+        variables: &[],
         listen,
     }
 }

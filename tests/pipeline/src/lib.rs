@@ -27,8 +27,12 @@ pub struct Pipeline {
 /// Sums by tenant: API calls, input tokens, output tokens.
 pub type Sums = BTreeMap<String, [i64; 3]>;
 
-/// The meters of [`Sums`], in its order.
-pub const METERS: [&str; 3] = ["weir_api_calls", "weir_input_tokens", "weir_output_tokens"];
+/// The meters of [`Sums`], in its order: input tokens have two.
+pub const METERS: [&[&str]; 3] = [
+    &["weir_api_calls"],
+    &["weir_input_tokens", "weir_cached_input_tokens"],
+    &["weir_output_tokens"],
+];
 
 impl Pipeline {
     /// The embedded defaults, with limits that no test meets by accident.
@@ -263,10 +267,13 @@ impl Pipeline {
             .customers
             .iter()
             .map(|(tenant, customer)| {
-                let sum = METERS.map(|meter| {
-                    account
-                        .metered(meter, customer, start, end)
-                        .expect("a summary")
+                let sum = METERS.map(|meters| {
+                    let sums = meters.iter().map(|meter| {
+                        account
+                            .metered(meter, customer, start, end)
+                            .expect("a summary")
+                    });
+                    sums.sum()
                 });
                 (tenant.clone(), sum)
             })

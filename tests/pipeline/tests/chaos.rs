@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use weir_harness::Options;
 use weir_pipeline_tests::{Pipeline, chat};
-use weir_wire::proto::usage::{UsageEvent, UsageSource, Witness};
+use weir_wire::proto::usage::{PublishRequest, UsageEvent, UsageSource, Witness};
 
 const REQUESTS: usize = 10_000;
 const CLIENTS: usize = 24;
@@ -176,16 +176,25 @@ fn remaining(p: &Pipeline) -> i64 {
 fn witnesses(p: &Pipeline) -> HashMap<String, UsageEvent> {
     let path = p.stack.data.join("ledger.db");
     let ledger = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut rows = ledger
-        .prepare("SELECT request_id, event FROM witness WHERE tenant = 'acme' AND witness = ?1")
-        .unwrap();
-    let read = |row: &rusqlite::Row<'_>| {
-        let event: Vec<u8> = row.get(1)?;
-        Ok((row.get(0)?, UsageEvent::decode(&event[..]).unwrap()))
-    };
-    let router = i32::from(Witness::Router);
-    rows.query_map([router], read)
+    let partitions: Vec<String> = ledger
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'request_*'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
         .unwrap()
         .collect::<Result<_, _>>()
-        .unwrap()
+        .unwrap();
+    let mut found = HashMap::new();
+    for partition in partitions {
+        let query = format!("SELECT events FROM {partition} WHERE tenant = 'acme'");
+        let mut rows = ledger.prepare(&query).unwrap();
+        let rows = rows.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+        for bytes in rows {
+            let events = PublishRequest::decode(bytes.unwrap().as_slice()).unwrap();
+            let by_router = |e: &UsageEvent| e.witness() == Witness::Router;
+            for event in events.events.into_iter().filter(by_router) {
+                found.insert(event.request_id.clone(), event);
+            }
+        }
+    }
+    found
 }
