@@ -87,6 +87,7 @@ bench: setup wasm ## Measure what the filters cost, and what a flood of tokens d
 	cargo run --locked --release -p weir-bench -- --usage --rounds 6 --starts 2
 	cargo build --locked --release -p router-service && cargo run --locked --release -p weir-bench -- --quota
 	cargo build --locked --release -p weir-router-store --example budget && cargo run --locked --release -p weir-bench -- --budget
+	cargo build --locked --release -p meter-aggregator && cargo run --locked --release -p weir-bench -- --aggregator
 	ulimit -n $$(ulimit -Hn) && cargo run --locked --release -p weir-bench -- --inference --rounds 9
 
 .PHONY: clean

@@ -1,6 +1,7 @@
 //! Measures what the filters cost: bare Envoy and Envoy with them, against the
 //! same upstream, in pairs.
 
+mod aggregator;
 mod budget;
 mod flood;
 mod identity;
@@ -76,6 +77,12 @@ struct Arguments {
     /// Measure what a hold and its settle cost the router, in its file and over Redis
     #[arg(long)]
     budget: bool,
+    /// Measure how many events a second the aggregator takes, and what each costs it
+    #[arg(long)]
+    aggregator: bool,
+    /// With --aggregator, the events of the largest run; each one before has a tenth
+    #[arg(long, value_name = "EVENTS", default_value_t = 1_000_000)]
+    events: u64,
     /// Measure what classification and usage cost: bodies of 1.2 KB and of 1 MB, streams
     /// of a thousand chunks, and the time to the first byte
     #[arg(long)]
@@ -120,6 +127,11 @@ fn main() -> anyhow::Result<()> {
     if arguments.usage {
         println!("{machine}; load average {}", machine::load_average());
         println!("\n{}", usage::measure(rounds, arguments.starts.into())?);
+        return Ok(());
+    }
+    if arguments.aggregator {
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", aggregator::measure(arguments.events)?);
         return Ok(());
     }
     if arguments.budget {
