@@ -79,16 +79,14 @@ fn decisive_of(witnesses: &[UsageEvent], is_storage: bool) -> Option<&UsageEvent
 }
 
 fn bill(event: &UsageEvent, tariff: &Tariff, quantities: &mut Quantities) {
-    let mut add = |dimension: Dimension, model: &str, counts: &[u64]| {
+    let mut add = |dimension: Dimension, model: &str, count: u64| {
         let counted = quantities
             .entry(tariff.meter(dimension, model))
             .or_default();
-        *counted = counts
-            .iter()
-            .fold(*counted, |sum, n| sum.saturating_add_unsigned(*n));
+        *counted = counted.saturating_add_unsigned(count);
     };
     if event.kind() == Kind::Storage {
-        add(Dimension::StorageMbHours, "", &[event.storage_mb_hours]);
+        add(Dimension::StorageMbHours, "", event.storage_mb_hours);
         return;
     }
     if RequestClass::parse(&event.request_class).is_some_and(|class| !class.is_billed()) {
@@ -102,23 +100,27 @@ fn bill(event: &UsageEvent, tariff: &Tariff, quantities: &mut Quantities) {
     let paid = || event.usage.iter().filter(|u: &&ModelUsage| !u.unbilled);
     // The call is of the model that answered.
     let model = paid().next_back().map_or("", |u| &u.model_served);
-    add(Dimension::ApiCalls, model, &[api_calls]);
+    add(Dimension::ApiCalls, model, api_calls);
     for u in paid() {
         let model = &u.model_served;
-        let input = [
-            u.input_tokens,
-            u.cache_write_input_tokens,
-            u.audio_input_tokens,
-        ];
-        add(Dimension::InputTokens, model, &input);
-        add(
-            Dimension::CachedInputTokens,
-            model,
-            &[u.cached_input_tokens],
-        );
-        let output = [u.output_tokens, u.reasoning_tokens, u.audio_output_tokens];
-        add(Dimension::OutputTokens, model, &output);
+        add(Dimension::InputTokens, model, uncached_input(u));
+        add(Dimension::CachedInputTokens, model, u.cached_input_tokens);
+        add(Dimension::OutputTokens, model, output(u));
     }
+}
+
+/// Input tokens that no cache served.
+pub(crate) fn uncached_input(u: &ModelUsage) -> u64 {
+    u.input_tokens
+        .saturating_add(u.cache_write_input_tokens)
+        .saturating_add(u.audio_input_tokens)
+}
+
+/// Output tokens, reasoning included.
+pub(crate) fn output(u: &ModelUsage) -> u64 {
+    u.output_tokens
+        .saturating_add(u.reasoning_tokens)
+        .saturating_add(u.audio_output_tokens)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use weir_wire::{
 
 use super::{Books, BucketKey, Discrepancy, DiscrepancyKind, RequestKey, RequestRow};
 use crate::{
-    fold::{Arrival, Quantities, arrival, decisive, fold},
+    fold::{self, Arrival, Quantities, arrival, decisive, fold},
     journal::{self, Line},
     policy::Policy,
     tariff::Tariff,
@@ -181,19 +181,10 @@ fn difference(key: &RequestKey, events: &[UsageEvent]) -> Option<Discrepancy> {
     let sums = [first, second].map(|event| {
         let paid = event.usage.iter().filter(|u| !u.unbilled);
         paid.fold([0_u64; 2], |[input, output], u| {
-            let sum = |counts: &[u64]| counts.iter().fold(0, |a: u64, n| a.saturating_add(*n));
+            let all_input = fold::uncached_input(u).saturating_add(u.cached_input_tokens);
             [
-                input.saturating_add(sum(&[
-                    u.input_tokens,
-                    u.cached_input_tokens,
-                    u.cache_write_input_tokens,
-                    u.audio_input_tokens,
-                ])),
-                output.saturating_add(sum(&[
-                    u.output_tokens,
-                    u.reasoning_tokens,
-                    u.audio_output_tokens,
-                ])),
+                input.saturating_add(all_input),
+                output.saturating_add(fold::output(u)),
             ]
         })
     });

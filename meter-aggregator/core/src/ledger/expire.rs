@@ -19,7 +19,7 @@ pub fn expire<B: Books>(
     let mut expired = 0_usize;
     for mut intent in books.aged(before_s, limit)? {
         if intent.unknown == 0 {
-            give_back(books, intent, AdjustmentKind::Carry, now_ms)?;
+            give_back(books, intent, now_ms)?;
             expired = expired.saturating_add(1);
         } else {
             // Held ones, too: they would stand before all others for ever.
@@ -36,7 +36,6 @@ pub fn expire<B: Books>(
 pub(super) fn give_back<B: Books>(
     books: &mut B,
     mut intent: Intent,
-    kind: AdjustmentKind,
     now_ms: i64,
 ) -> Result<(), B::Error> {
     intent.state = State::Expired;
@@ -51,7 +50,7 @@ pub(super) fn give_back<B: Books>(
         id: 0,
         bucket: key.clone(),
         delta,
-        kind,
+        kind: AdjustmentKind::Carry,
         source: Some(intent.id),
         state: AdjustmentState::Proposed,
         intent: None,

@@ -170,10 +170,9 @@ pub fn approve<B: Books>(
     now_ms: i64,
 ) -> Result<Intent, Failed<B::Error>> {
     let adjustment = proposed(books, id)?;
-    let now_s = now_ms.div_euclid(1_000);
     let mut intent = insert(books, &adjustment, account, State::Planned, now_ms)?;
-    if adjustment.bucket.hour.is_over(now_s, policy.expire_s) {
-        intent.timestamp_s = now_s;
+    if told_under(&adjustment, policy, now_ms) != adjustment.bucket.hour {
+        intent.timestamp_s = now_ms.div_euclid(1_000);
         intent.carried_from = adjustment.source;
         books.update_intent(&intent)?;
     }

@@ -13,9 +13,7 @@ use std::collections::BTreeMap;
 
 use weir_wire::ids::TenantId;
 
-use super::{
-    AdjustmentKind, Books, BucketKey, Discrepancy, DiscrepancyKind, Intent, Reading, expire, plan,
-};
+use super::{Books, BucketKey, Discrepancy, DiscrepancyKind, Intent, Reading, expire, plan};
 use crate::{hour::Hour, intent::State, meter::Meter, policy::Policy};
 
 /// What is to be asked: the sums of a tenant on a meter in these hours.
@@ -277,7 +275,7 @@ fn decide<B: Books>(
                 .stamp_hour()
                 .is_over(now_ms.div_euclid(1_000), policy.expire_s)
             {
-                return expire::give_back(books, intent, AdjustmentKind::Carry, now_ms);
+                return expire::give_back(books, intent, now_ms);
             }
             let ledger = books.identity()?;
             plan::begin_anew(&mut intent, account, &ledger);
