@@ -17,10 +17,15 @@ WASM_BINDGEN := $(TOOLS)/wasm-bindgen-$(WASM_BINDGEN_VERSION)
 help: ## Print the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
+# Debian starts a cluster of its own at install, which nobody here needs.
+POSTGRES = { apt-get update -q && apt-get install -qy postgresql-common && sed -i 's/^\#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && apt-get install -qy postgresql; }
+
 .PHONY: setup
-setup: .venv/.complete ## Install what is missing: compilers, Node, Redis, toolchain, Envoy, the SDK
+setup: .venv/.complete ## Install what is missing: compilers, OpenSSL, Node, Redis, toolchain, Envoy, the SDK
 	@command -v cc >/dev/null || { apt-get update -q && apt-get install -qy build-essential; }
 	@command -v node >/dev/null || { apt-get update -q && apt-get install -qy nodejs; }
+	@pkg-config --exists openssl 2>/dev/null || { apt-get update -q && apt-get install -qy pkg-config libssl-dev; }
+	@command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || $(POSTGRES)
 	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -qy redis-server; }
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -q wasm32-wasip1 || rustup target add wasm32-wasip1
@@ -88,6 +93,7 @@ bench: setup wasm ## Measure what the filters cost, and what a flood of tokens d
 	cargo build --locked --release -p router-service && cargo run --locked --release -p weir-bench -- --quota
 	cargo build --locked --release -p weir-router-store --example budget && cargo run --locked --release -p weir-bench -- --budget
 	cargo build --locked --release -p meter-aggregator && cargo run --locked --release -p weir-bench -- --aggregator
+	cargo run --locked --release -p weir-bench -- --fleet 200000 --rounds 3
 	ulimit -n $$(ulimit -Hn) && cargo run --locked --release -p weir-bench -- --inference --rounds 9
 
 .PHONY: clean

@@ -8,6 +8,8 @@ pub mod gaps;
 pub mod hour;
 pub mod intent;
 pub mod journal;
+pub mod lag;
+pub mod lease;
 pub mod ledger;
 pub mod log;
 pub mod meter;

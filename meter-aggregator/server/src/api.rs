@@ -1,21 +1,34 @@
 //! What the paths of the aggregator share: its parts, and plain answers.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
+use anyhow::{Context as _, bail};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use tokio::sync::{Notify, watch};
+use weir_meter_core::{lag::Bounds, lease::Member, ledger::book::STREAM};
+use weir_meter_store::{
+    ledger::{Ledger, Place, VERSION},
+    stream::{
+        AppendError, Mark, OpenError, Stream, Way,
+        kafka::{KafkaSettings, KafkaStream},
+        redis::RedisStream,
+    },
+};
 use weir_wire::{
     keys::Keyring,
     proto::usage::{PublishResponse, UsageEvent},
 };
 
 use crate::{
-    books::Books,
-    config::{Producer, Settings},
+    books::{Books, Ledgers},
+    config::{LedgerSettings, Producer, Settings, StreamSettings},
+    fleet::{Fleet, Held},
     ingest::{Source, response, sort},
-    ledger::Ledger,
+    intake::Intake,
+    metrics::Metrics,
+    pool::Pool,
     sender::Sender,
-    stream::{AppendError, Mark, Stream, Way},
     stripe::Stripe,
     tail::LogState,
 };
@@ -25,7 +38,6 @@ const INLINE_MAX: usize = 256;
 
 /// What every request shares.
 pub struct Parts {
-    pub stream: Arc<Stream>,
     pub books: Books,
     pub sender: Arc<Sender>,
     pub producers: Vec<Producer>,
@@ -33,27 +45,69 @@ pub struct Parts {
     pub logs: Vec<Arc<LogState>>,
     pub admin_token: String,
     pub keys: Arc<Keyring>,
+    /// From where on billing is behind.
+    pub bounds: Bounds,
+}
+
+/// The parts, and what keeps this process among the others, where replicas share a ledger.
+pub struct Opened {
+    pub parts: Parts,
+    pub fleet: Option<Fleet>,
 }
 
 impl Parts {
-    /// Opens the data folder, whose lock the caller holds.
-    pub fn open(settings: Settings, mark: Mark) -> anyhow::Result<Self> {
-        let ledger = Ledger::open(&settings.data_dir)?;
-        let booked = (ledger.booked_upto()?, ledger.noted_upto()?);
-        let stream = Arc::new(Stream::open_marked(&settings.data_dir, mark, booked)?);
-        let reader = stream.reader()?;
-        // What was booked when the process died counts for the mark no longer.
-        reader.trim(ledger.booked_upto()?)?;
-        let books = Books::new(ledger, reader, settings.billing)?;
-        Ok(Self {
-            stream,
+    /// Opens the data folder, whose lock the caller holds, or what replicas share.
+    pub async fn open(settings: Settings) -> anyhow::Result<Opened> {
+        let ledgers = open_ledgers(settings.ledger, &settings.data_dir).await?;
+        let first = ledgers.first();
+        let is_shared = first.is_some_and(Ledger::is_shared);
+        let looking = first.map(Ledger::another).transpose()?;
+        let pool = Pool::new(ledgers);
+        let id = replica_id()?;
+        let (held, seen) = watch::channel(match is_shared {
+            true => Held::nothing(),
+            false => Held::Whole,
+        });
+        let intake = open_stream(
+            &settings.stream,
+            &pool,
+            (&settings.data_dir, settings.mark),
+            (is_shared.then(|| seen.clone()), &id),
+        )
+        .await?;
+        let is_embedded = matches!(intake, Intake::Embedded { .. });
+        let keys = Arc::new(settings.keys);
+        let fenced = Arc::new(Notify::new());
+        let looking = Pool::new(looking.into_iter().collect());
+        let books = Books::new(
+            Ledgers {
+                writing: pool,
+                looking,
+                is_shared,
+            },
+            intake,
+            seen,
+            fenced.clone(),
+            Metrics::new()?,
+            (settings.billing, Some(keys.clone())),
+        );
+        let member = Member {
+            id,
+            version: VERSION,
+            wants_all: is_embedded,
+        };
+        let fleet =
+            is_shared.then(|| Fleet::new(books.clone(), member, settings.lease, held, fenced));
+        let parts = Self {
             sender: Arc::new(Sender::new(Stripe::new(settings.stripe)?, books.clone())),
             books,
             producers: settings.producers,
             logs: Vec::new(),
             admin_token: settings.admin_token,
-            keys: Arc::new(settings.keys),
-        })
+            keys,
+            bounds: settings.bounds,
+        };
+        Ok(Opened { parts, fleet })
     }
 
     /// Takes a producer's events; returns once they are durable.
@@ -67,7 +121,7 @@ impl Parts {
         way: Way,
     ) -> Result<PublishResponse, AppendError> {
         // Not worth the checking.
-        self.stream.has_room()?;
+        self.books.intake().has_room()?;
         let batch = if events.len() <= INLINE_MAX {
             let source = Source {
                 producer: Some(producer),
@@ -86,7 +140,9 @@ impl Parts {
             sorting.await.map_err(|_| AppendError::Failed)?
         };
         let response = response(&batch);
-        self.stream.append(batch).await?;
+        self.books.intake().append(batch).await?;
+        let counted = self.books.metrics();
+        counted.taken(response.accepted, response.quarantined);
         Ok(response)
     }
 }
@@ -94,4 +150,128 @@ impl Parts {
 /// An answer for an operator or a producer: one line of text.
 pub fn plain(status: StatusCode, message: &str) -> Response {
     (status, format!("{message}\n")).into_response()
+}
+
+/// As many connections as are configured, one on SQLite.
+async fn open_ledgers(ledger: LedgerSettings, data_dir: &Path) -> anyhow::Result<Vec<Ledger>> {
+    let (place, count) = match ledger {
+        LedgerSettings::Sqlite => (Place::Sqlite(data_dir.to_owned()), 1),
+        LedgerSettings::Postgres {
+            settings,
+            connections,
+        } => (Place::Postgres(settings), connections),
+    };
+    tokio::task::spawn_blocking(move || {
+        let first = Ledger::open_at(&place)?;
+        let mut ledgers = Vec::new();
+        for _ in 1..count {
+            ledgers.push(first.another()?);
+        }
+        ledgers.push(first);
+        Ok(ledgers)
+    })
+    .await?
+}
+
+async fn open_stream(
+    stream: &StreamSettings,
+    pool: &Arc<Pool>,
+    (data_dir, mark): (&Path, Mark),
+    (held, id): (Option<watch::Receiver<Held>>, &str),
+) -> anyhow::Result<Intake> {
+    match stream {
+        StreamSettings::Embedded => {
+            // Among replicas each has one of its own.
+            let name = match held.is_some() {
+                true => format!("{STREAM} {}", Stream::open(data_dir)?.reader()?.identity()?),
+                false => STREAM.to_owned(),
+            };
+            let of = name.clone();
+            let booked = pool
+                .with(move |ledger| Ok((ledger.progress(&of)?, ledger.noted_upto(&of)?)))
+                .await?;
+            let stream = Stream::open_marked(data_dir, mark, booked)?;
+            // What was booked when the process died counts for the mark no longer.
+            stream.reader()?.trim(booked.0)?;
+            Intake::embedded(stream, name, held)
+        }
+        StreamSettings::Redis(redis) => {
+            let mut redis = redis.clone();
+            redis.consumer = id.to_owned();
+            redis.ledger = pool.with(|ledger| ledger.identity()).await?;
+            nothing_is_left(data_dir, pool).await?;
+            let stream = match RedisStream::open(redis.clone()).await {
+                Err(OpenError::Unavailable(why)) => {
+                    tell_away(&why);
+                    RedisStream::new(redis)
+                }
+                opened => opened,
+            };
+            let stream = stream.context("stream.redis")?;
+            Ok(Intake::shared(Arc::new(stream), Arc::clone(pool), mark))
+        }
+        StreamSettings::Kafka(kafka) => {
+            let settings = KafkaSettings::clone(kafka);
+            nothing_is_left(data_dir, pool).await?;
+            let stream = match KafkaStream::open(settings.clone()).await {
+                Err(OpenError::Unavailable(why)) => {
+                    tell_away(&why);
+                    KafkaStream::new(settings)
+                }
+                opened => opened,
+            };
+            let stream = Arc::new(stream.context("stream.kafka")?);
+            Ok(Intake::shared(stream, Arc::clone(pool), mark))
+        }
+    }
+}
+
+/// What the embedded stream of the folder took before would be left behind where another
+/// takes its place.
+async fn nothing_is_left(data_dir: &Path, pool: &Arc<Pool>) -> anyhow::Result<()> {
+    if !data_dir.join("stream.db").exists() {
+        return Ok(());
+    }
+    let stream = Stream::open(data_dir)?;
+    let reader = stream.reader()?;
+    let (last, name) = (reader.last()?, format!("{STREAM} {}", reader.identity()?));
+    let booked = pool
+        .with(move |ledger| Ok(ledger.progress(STREAM)?.max(ledger.progress(&name)?)))
+        .await?;
+    if last > booked {
+        bail!(
+            "stream: stream.db in data_dir holds events that are not booked, up to {}; run once \
+             without the section stream until they are",
+            last.saturating_sub(booked)
+        );
+    }
+    let quarantined = reader.quarantined()?;
+    if quarantined > 0 {
+        tracing::warn!(
+            quarantined,
+            "events in quarantine are left in stream.db in data_dir: replay them there"
+        );
+    }
+    Ok(())
+}
+
+/// It may come later; meanwhile nothing is taken.
+fn tell_away(why: &str) {
+    tracing::warn!(why, "the stream is away; usage is taken once it is there");
+}
+
+/// This host's name.
+pub fn hostname() -> anyhow::Result<String> {
+    Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
+}
+
+/// The name of this process among the replicas, which none had before: what the last one
+/// on this host held is not ours.
+fn replica_id() -> anyhow::Result<String> {
+    let mut random = [0_u8; 6];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    let random = random
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    Ok(format!("{}-{}-{random}", hostname()?, std::process::id()))
 }

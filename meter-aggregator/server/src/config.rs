@@ -1,6 +1,7 @@
 //! The aggregator's configuration: one YAML, and secrets from the environment.
 
 mod billing;
+mod fleet;
 mod stripe;
 
 use std::{
@@ -9,9 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::stream::Mark;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+use weir_meter_core::{lag::Bounds, lease::Terms};
+use weir_meter_store::stream::Mark;
 use weir_process::secret;
 use weir_wire::{
     ids::TenantId,
@@ -23,6 +25,8 @@ use self::stripe::{DunningFile, StripeFile, WebhookFile};
 pub use self::stripe::{DunningSettings, RouterSettings, StripeSettings, WebhookSettings};
 pub use billing::Billing;
 use billing::{BillingFile, TierFile};
+use fleet::{LedgerFile, StreamFile};
+pub use fleet::{LedgerSettings, StreamSettings};
 
 /// The variable that holds the admin credential.
 pub const ADMIN_ENVIRONMENT: &str = "WEIR_ADMIN_TOKEN";
@@ -32,8 +36,12 @@ pub const ADMIN_ENVIRONMENT: &str = "WEIR_ADMIN_TOKEN";
 #[serde(deny_unknown_fields)]
 pub struct File {
     listen: SocketAddr,
-    /// Where the stream and the ledger are.
+    /// What is this process's own: the stream and the ledger, where they are not shared.
     pub data_dir: PathBuf,
+    #[serde(default)]
+    stream: StreamFile,
+    #[serde(default)]
+    ledger: LedgerFile,
     producers: Vec<ProducerFile>,
     #[serde(default)]
     ingest: IngestFile,
@@ -46,7 +54,43 @@ pub struct File {
     tiers: BTreeMap<String, TierFile>,
     webhook: Option<WebhookFile>,
     dunning: Option<DunningFile>,
+    #[serde(default)]
+    health: HealthFile,
     tenants: BTreeMap<TenantId, TenantFile>,
+}
+
+/// From where on billing is behind.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HealthFile {
+    /// How long an event may wait to be booked.
+    unbooked_after_s: u32,
+    /// How long after it was to be planned Stripe may not wholly have an hour.
+    unbilled_after_s: u32,
+}
+
+impl HealthFile {
+    /// What is late at once, because it came to light late, is not behind yet.
+    fn bounds(&self) -> Bounds {
+        let ms = |s: u32| i64::from(s).saturating_mul(1_000);
+        let hour_ms = ms(self.unbilled_after_s);
+        let bounds = Bounds::default();
+        Bounds {
+            event_ms: ms(self.unbooked_after_s),
+            hour_ms,
+            seen_ms: bounds.seen_ms.min(hour_ms),
+            sender_ms: bounds.sender_ms.min(hour_ms),
+        }
+    }
+}
+
+impl Default for HealthFile {
+    fn default() -> Self {
+        Self {
+            unbooked_after_s: 300,
+            unbilled_after_s: 7_200,
+        }
+    }
 }
 
 /// From where on producers have to wait.
@@ -69,6 +113,11 @@ impl Default for IngestFile {
 }
 
 impl File {
+    /// Whether replicas share the ledger.
+    pub fn is_shared(&self) -> bool {
+        self.ledger.is_shared()
+    }
+
     /// What is billed and when, checked.
     fn billing(&self) -> anyhow::Result<Billing> {
         let tells = |witness| self.producers.iter().any(|p| p.witness == witness);
@@ -112,6 +161,10 @@ struct TenantFile {
 pub struct Settings {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
+    pub stream: StreamSettings,
+    pub ledger: LedgerSettings,
+    /// How long a replica's part is its own.
+    pub lease: Terms,
     pub producers: Vec<Producer>,
     /// From where on producers have to wait.
     pub mark: Mark,
@@ -122,6 +175,8 @@ pub struct Settings {
     pub stripe: StripeSettings,
     pub webhook: Option<WebhookSettings>,
     pub dunning: Option<DunningSettings>,
+    /// From where on billing is behind.
+    pub bounds: Bounds,
 }
 
 /// A gateway's log that is followed.
@@ -186,9 +241,14 @@ pub fn load(path: &Path, whom: For) -> anyhow::Result<Settings> {
         .into_iter()
         .map(|(tenant, t)| (tenant.to_string(), t.stripe_customer))
         .collect();
+    let found = |name: &str| Ok(secret(name)?);
+    let (ledger, lease) = file.ledger.load(&found)?;
     Ok(Settings {
         listen: file.listen,
         data_dir: file.data_dir,
+        stream: file.stream.load(base, &found)?,
+        ledger,
+        lease,
         producers,
         mark: Mark {
             events_max: file.ingest.spool_max_events,
@@ -199,6 +259,7 @@ pub fn load(path: &Path, whom: For) -> anyhow::Result<Settings> {
         keys: Keyring::parse(&secret(keys::ENVIRONMENT)?)?,
         billing,
         stripe: file.stripe.load(customers, needed)?,
+        bounds: file.health.bounds(),
         webhook: match whom {
             For::Service => file.webhook.map(WebhookFile::load).transpose()?,
             For::Command => None,
@@ -254,6 +315,14 @@ fn validate(file: &File) -> anyhow::Result<Billing> {
         bail!("producers: must name at least one");
     }
     for (found, name) in [
+        (file.health.unbooked_after_s, "unbooked_after_s"),
+        (file.health.unbilled_after_s, "unbilled_after_s"),
+    ] {
+        if found == 0 {
+            bail!("health.{name}: must be 1 or more, found 0");
+        }
+    }
+    for (found, name) in [
         (file.ingest.spool_max_events, "spool_max_events"),
         (file.ingest.spool_max_mib, "spool_max_mib"),
     ] {
@@ -262,6 +331,8 @@ fn validate(file: &File) -> anyhow::Result<Billing> {
         }
     }
     validate_logs(file)?;
+    file.stream.validate()?;
+    file.ledger.validate()?;
     file.stripe.validate()?;
     if let Some(webhook) = &file.webhook {
         webhook.validate()?;
@@ -357,6 +428,12 @@ mod tests {
         validate(&serde_saphyr::from_str(EXAMPLE).unwrap()).unwrap();
     }
 
+    #[test]
+    fn the_example_of_kafka_parses() {
+        let text = include_str!("../../examples/kafka.yaml");
+        validate(&serde_saphyr::from_str(text).unwrap()).unwrap();
+    }
+
     /// What is commented out: `#` and no blank, or `#` and two.
     #[test]
     fn what_the_example_offers_parses() {
@@ -367,7 +444,7 @@ mod tests {
         let text: Vec<String> = EXAMPLE.lines().map(offered).collect();
         let file: File = serde_saphyr::from_str(&text.join("\n")).unwrap();
         validate(&file).unwrap();
-        assert!(file.webhook.is_some() && file.dunning.is_some());
+        assert!(file.webhook.is_some() && file.dunning.is_some() && file.is_shared());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::{
 };
 use http::HeaderValue;
 use tonic::{Code, Status, metadata::MetadataValue};
+use weir_meter_store::stream::{AppendError, Way};
 use weir_process::grpc::{self, Health};
 use weir_wire::{
     proto::{
@@ -24,7 +25,6 @@ use crate::{
     config::Producer,
     ingest::{BODY_MAX_BYTES, Denied, admit},
     proto::usage_ingest_server::{SERVICE_NAME, UsageIngest, UsageIngestServer},
-    stream::{AppendError, Way},
 };
 
 /// The header in which gRPC says how a call ended (gRPC over HTTP/2, "Responses").

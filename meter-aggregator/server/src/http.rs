@@ -12,6 +12,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use prost::Message as _;
 use tower::ServiceExt as _;
+use weir_meter_store::stream::{AppendError, Way};
 use weir_wire::{
     proto::usage::PublishRequest,
     usage::{PROTO_CONTENT_TYPE, PROTO_CONTENT_TYPE_OLD, PUBLISH_PATH},
@@ -20,15 +21,39 @@ use weir_wire::{
 use crate::{
     api::{Parts, plain},
     ingest::{BODY_MAX_BYTES, Denied, EVENTS_MAX, admit, is_too_many},
-    stream::{AppendError, Way},
 };
 
 /// The producers' paths.
 pub fn routes() -> Router<Arc<Parts>> {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
+        .route("/health/billing", get(billing))
+        .route("/metrics", get(metrics))
         .route(PUBLISH_PATH, post(publish))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+}
+
+/// 200 where billing keeps up; 503 with the reasons where it does not. It is no reason to
+/// send the process no events.
+async fn billing(State(parts): State<Arc<Parts>>) -> Response {
+    match parts.books.metrics().behind(&parts).await {
+        Ok(reasons) if reasons.is_empty() => plain(StatusCode::OK, "ok"),
+        Ok(reasons) => {
+            let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            plain(StatusCode::SERVICE_UNAVAILABLE, &texts.join("\n"))
+        }
+        Err(error) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("it is not known how far billing is: {error:#}"),
+        ),
+    }
+}
+
+async fn metrics(State(parts): State<Arc<Parts>>) -> Response {
+    match parts.books.metrics().text(&parts).await {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 /// Everything on the port. A service's path is the same by gRPC; the content type

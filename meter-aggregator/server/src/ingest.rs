@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use prost::{Message as _, encoding::decode_varint};
+use weir_meter_store::stream::{Aside, Batch, Event, Way};
 use weir_process::bears;
 use weir_wire::{
     headers as names,
@@ -12,10 +13,7 @@ use weir_wire::{
     usage::{self, ContextRule, cloudevents},
 };
 
-use crate::{
-    config::Producer,
-    stream::{Aside, Batch, Way},
-};
+use crate::config::Producer;
 
 /// The largest batch, in bytes.
 pub const BODY_MAX_BYTES: usize = 8 << 20;
@@ -46,7 +44,7 @@ pub fn sort(
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for (n, mut event) in events.into_iter().enumerate() {
         match line(&mut event, source, keys, now_ms) {
-            Ok(line) => batch.events.push(line),
+            Ok(event) => batch.events.push(event),
             Err(reason) => {
                 if reasons.len() < REASONS_MAX || reasons.contains_key(&reason) {
                     let events = reasons.entry(reason.clone()).or_default();
@@ -120,10 +118,10 @@ pub fn line(
     source: Source<'_>,
     keys: &Keyring,
     now_ms: i64,
-) -> Result<String, String> {
+) -> Result<Event, String> {
     let rule = match source.way {
         Way::Backfill => ContextRule::IfPresent,
-        Way::Http | Way::Grpc | Way::Log | Way::Replay => ContextRule::Needed,
+        Way::Http | Way::Grpc | Way::Log | Way::Replay | Way::Stream => ContextRule::Needed,
     };
     let checked = usage::check(event, keys, rule).map_err(|e| e.to_string())?;
     if let Some(producer) = source.producer
@@ -139,10 +137,13 @@ pub fn line(
         return Err("request_id is more than 5 minutes ahead".to_owned());
     }
     let context = std::mem::take(&mut event.tenant_context);
-    cloudevents::encode(&*event).map_err(|e| {
-        event.tenant_context = context;
-        e.to_string()
-    })
+    match cloudevents::encode(&*event) {
+        Ok(text) => Ok(Event::of(&checked.tenant, text)),
+        Err(error) => {
+            event.tenant_context = context;
+            Err(error.to_string())
+        }
+    }
 }
 
 /// Who may not send.

@@ -10,13 +10,15 @@ use std::{
 use anyhow::{Context as _, bail};
 use http::{Method, StatusCode};
 use serde_json::Value;
+use tokio::sync::watch;
+use weir_meter_store::stream::Mark;
 
 use crate::{
     api::Parts,
-    config::{self, ADMIN_ENVIRONMENT, For},
+    config::{self, ADMIN_ENVIRONMENT, For, Settings},
     operations::{Operation, Refused, perform},
+    rounds,
     service::{ADDRESS_FILE, lock},
-    stream::Mark,
 };
 
 /// The longest that an answer may take: that of `close-hour` waits for Stripe.
@@ -53,22 +55,45 @@ pub struct Running {
 
 impl Reach {
     /// Looks who has the data folder.
-    pub fn open(config: &Path) -> anyhow::Result<Self> {
-        let data_dir = config::read(config)?.data_dir;
-        if !data_dir.is_dir() {
+    pub async fn open(config: &Path) -> anyhow::Result<Self> {
+        let file = config::read(config)?;
+        let (data_dir, is_shared) = (file.data_dir.clone(), file.is_shared());
+        if is_shared {
+            std::fs::create_dir_all(&data_dir)
+                .with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+        } else if !data_dir.is_dir() {
             bail!("data_dir: no aggregator has run on {}", data_dir.display());
         }
         match lock(&data_dir)? {
             Some(lock) => {
                 let settings = config::load(config, For::Command)?;
-                Ok(Self::Offline {
-                    has_stripe_key: !settings.stripe.api_key.is_empty(),
-                    parts: Box::new(Parts::open(settings, Mark::NONE)?),
-                    _lock: lock,
-                })
+                Self::offline(settings, lock).await
             }
             None => Ok(Self::Running(Running::new(data_dir)?)),
         }
+    }
+
+    /// Works on the folder, or on what replicas share. Where none of these lives, this
+    /// process takes their part for as long as it lasts.
+    async fn offline(mut settings: Settings, lock: File) -> anyhow::Result<Self> {
+        let has_stripe_key = !settings.stripe.api_key.is_empty();
+        // Nobody listens there any more: who comes meanwhile is not to call it.
+        let _ = std::fs::remove_file(settings.data_dir.join(ADDRESS_FILE));
+        settings.mark = Mark::NONE;
+        let opened = Parts::open(settings).await?;
+        if let Some(fleet) = opened.fleet
+            && !fleet.others_live().await?
+        {
+            fleet.take_all().await?;
+            let (sender, books) = (opened.parts.sender.clone(), opened.parts.books.clone());
+            tokio::spawn(rounds::close(sender, books, watch::channel(false).1));
+            tokio::spawn(async move { fleet.run(watch::channel(false).1).await });
+        }
+        Ok(Self::Offline {
+            has_stripe_key,
+            parts: Box::new(opened.parts),
+            _lock: lock,
+        })
     }
 
     /// Refuses where Stripe would have to be asked and can't be.
@@ -113,8 +138,12 @@ impl Running {
     /// Where it listens; another place after each start.
     pub fn url(&self, path: &str) -> anyhow::Result<String> {
         let file = self.data_dir.join(ADDRESS_FILE);
-        let address = std::fs::read_to_string(&file)
-            .with_context(|| format!("data_dir: {} can't be read", file.display()))?;
+        let address = std::fs::read_to_string(&file).with_context(|| {
+            let file = file.display();
+            format!(
+                "data_dir: {file} can't be read: another command works there, or one that starts"
+            )
+        })?;
         Ok(format!("http://{address}{path}"))
     }
 

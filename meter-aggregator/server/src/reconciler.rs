@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use weir_meter_core::{
     hour::Hour,
+    lease::Scope,
     ledger::{
         expire,
         reconcile::{self, Question},
     },
 };
+use weir_meter_store::ledger::LedgerError;
 use weir_process::now_ms;
 
 use crate::{
     books::Books,
-    ledger::LedgerError,
     sender::{SendError, Sender},
 };
 
@@ -36,12 +37,12 @@ impl Reconciler {
 
     /// Asks about all that is due, a question at a time, and expires what is too old. Says
     /// how many hours were answered. What was not is asked the next time.
-    pub async fn run(&self) -> Result<usize, SendError> {
+    pub async fn run(&self, scope: Scope) -> Result<usize, SendError> {
         let policy = self.books.billing().policy.clone();
         let questions = self
             .books
             .with(move |ledger| {
-                ledger.transaction(|change| {
+                ledger.transaction(scope, |change| {
                     let now_ms = now_ms();
                     expire::expire(change, &policy, now_ms, ROUND_MAX)?;
                     reconcile::due(change, &policy, now_ms, ROUND_MAX)
@@ -51,7 +52,7 @@ impl Reconciler {
         let (mut asked, mut unanswered) = (0_usize, 0_usize);
         for question in questions {
             let hours = question.hours.len();
-            if self.ask(question).await? {
+            if self.ask(scope, question).await? {
                 asked = asked.saturating_add(hours);
                 unanswered = 0;
             } else {
@@ -66,14 +67,14 @@ impl Reconciler {
 
     /// Asks one question, and takes its answer; says whether there was one. Without one it
     /// is asked again later, so that those behind it get their turn.
-    async fn ask(&self, question: Question) -> Result<bool, SendError> {
+    async fn ask(&self, scope: Scope, question: Question) -> Result<bool, SendError> {
         let sums = self.sums(&question).await;
         let is_answered = sums.is_some();
         let policy = self.books.billing().policy.clone();
         let account = self.sender.stripe.account().to_owned();
         self.books
             .with(move |ledger| {
-                ledger.transaction(|change| {
+                ledger.transaction(scope, |change| {
                     for hour in &question.hours {
                         let of = (&question.tenant, &question.meter, *hour);
                         let Some(sums) = &sums else {

@@ -16,6 +16,7 @@ use weir_meter_core::log::{
     lines::{Line, Lines},
     sift::{says_nothing, sift},
 };
+use weir_meter_store::stream::Way;
 use weir_wire::{
     proto::usage::{PublishRequest, PublishResponse, UsageEvent},
     usage::{PROTO_CONTENT_TYPE, PUBLISH_PATH, line::LineKey},
@@ -24,7 +25,6 @@ use weir_wire::{
 use crate::{
     config::Producer,
     reach::{Reach, Running},
-    stream::Way,
 };
 
 /// How much of a file is read at a time, in bytes.

@@ -11,6 +11,7 @@ use tokio::{
 };
 use weir_meter_core::{
     intent::{Attempt, State},
+    lease::{SHARDS, Scope},
     ledger::{
         Intent,
         plan::{self, Billable},
@@ -18,12 +19,13 @@ use weir_meter_core::{
     },
     meter::Meter,
 };
+use weir_meter_store::ledger::LedgerError;
 use weir_process::now_ms;
 use weir_wire::ids::TenantId;
 
 use crate::{
     books::Books,
-    ledger::LedgerError,
+    metrics::{Called, Metrics},
     stripe::{Mappings, MeterError, Stripe},
 };
 
@@ -36,8 +38,8 @@ pub struct Sender {
     books: Books,
     /// The meters, once they were found good.
     mappings: OnceLock<Arc<Mappings>>,
-    /// Who holds it, sends.
-    sending: Mutex<()>,
+    /// Who holds one, sends of that shard, or of all where there are none.
+    sending: [Mutex<()>; SHARDS as usize],
     billable: Arc<BTreeSet<String>>,
     stop: watch::Sender<bool>,
 }
@@ -101,7 +103,7 @@ impl Sender {
             stripe: Arc::new(stripe),
             books,
             mappings: OnceLock::new(),
-            sending: Mutex::new(()),
+            sending: std::array::from_fn(|_| Mutex::new(())),
             stop: watch::Sender::new(false),
         }
     }
@@ -132,7 +134,7 @@ impl Sender {
 
     /// Plans the hours that are over, or all there are, and says how many
     /// intents that made.
-    pub async fn plan(&self, all: bool) -> Result<usize, LedgerError> {
+    pub async fn plan(&self, scope: Scope, all: bool) -> Result<usize, LedgerError> {
         let configured = Configured {
             account: self.stripe.account().to_owned(),
             tenants: self.billable(),
@@ -141,13 +143,15 @@ impl Sender {
         let policy = self.books.billing().policy.clone();
         self.books
             .with(move |ledger| {
-                ledger.transaction(|change| plan::plan(change, &configured, &policy, now_ms(), all))
+                ledger.transaction(scope, |change| {
+                    plan::plan(change, &configured, &policy, now_ms(), all)
+                })
             })
             .await
     }
 
     /// Sends every intent that is due.
-    pub async fn send_due(&self) -> Result<(), SendError> {
+    pub async fn send_due(&self, scope: Scope) -> Result<(), SendError> {
         let mappings = self.mappings().await.map_err(|error| {
             SendError::Meters(match error {
                 MeterError::Unknown(error) => format!("{error:#}"),
@@ -155,7 +159,11 @@ impl Sender {
             })
         })?;
         // Held as long as calls are under way: their lanes are known here alone.
-        let _sending = self.sending.lock().await;
+        let number = scope.shard().map_or(0, |shard| usize::from(shard.number()));
+        let _sending = match self.sending.get(number) {
+            Some(sending) => sending.lock().await,
+            None => return Ok(()),
+        };
         let mut calls: JoinSet<(Lane, Intent, Outcome)> = JoinSet::new();
         let mut busy: BTreeSet<Lane> = BTreeSet::new();
         let mut answered: Vec<(Intent, Outcome)> = Vec::new();
@@ -166,14 +174,15 @@ impl Sender {
                 false => CALLS_MAX.saturating_sub(busy.len()),
             };
             let started = self
-                .step(std::mem::take(&mut answered), busy.clone(), room)
+                .step(scope, std::mem::take(&mut answered), busy.clone(), room)
                 .await?;
             for intent in started {
                 let lane = (intent.bucket.tenant.clone(), intent.bucket.meter.clone());
                 busy.insert(lane.clone());
                 let (stripe, mappings) = (self.stripe.clone(), mappings.clone());
+                let metrics = self.books.metrics().clone();
                 calls.spawn(async move {
-                    let outcome = attempt(&stripe, &mappings, &intent).await;
+                    let outcome = attempt(&stripe, &mappings, &metrics, &intent).await;
                     (lane, intent, outcome)
                 });
             }
@@ -199,6 +208,7 @@ impl Sender {
     /// Writes down what came of calls and begins others, as one transaction.
     async fn step(
         &self,
+        scope: Scope,
         answered: Vec<(Intent, Outcome)>,
         busy: BTreeSet<Lane>,
         room: usize,
@@ -207,7 +217,7 @@ impl Sender {
         let policy = self.books.billing().policy.clone();
         self.books
             .with(move |ledger| {
-                ledger.transaction(|change| {
+                ledger.transaction(scope, |change| {
                     let now_ms = now_ms();
                     for (intent, outcome) in &answered {
                         let state = match outcome {
@@ -233,7 +243,12 @@ impl Sender {
     }
 }
 
-async fn attempt(stripe: &Stripe, mappings: &Mappings, intent: &Intent) -> Outcome {
+async fn attempt(
+    stripe: &Stripe,
+    mappings: &Mappings,
+    metrics: &Metrics,
+    intent: &Intent,
+) -> Outcome {
     let (tenant, meter) = (&intent.bucket.tenant, &intent.bucket.meter);
     let Some(customer) = stripe.customer(tenant.as_str()) else {
         return Outcome::Held(format!(
@@ -243,15 +258,23 @@ async fn attempt(stripe: &Stripe, mappings: &Mappings, intent: &Intent) -> Outco
     let Some(mapping) = mappings.get(meter) else {
         return Outcome::Held(format!("stripe.meters.{meter} is not configured"));
     };
-    if send::is_late(intent, now_ms()) {
-        return Outcome::Tried(Attempt::Unanswered);
-    }
     // Stripe replays a stored answer to a known key, a 500 as well: after each answer
     // that was received the key is another one.
     let key = format!("{}-{}", intent.identifier, intent.answers);
     let names = (intent.identifier.as_str(), key.as_str());
     let event = mapping.event(customer, intent.delta, names, intent.timestamp_s);
-    Outcome::Tried(stripe.send(&event).await)
+    // Who slept, here or while he waited for his turn, comes too late: Stripe knows the
+    // identifier no longer than a day.
+    let is_late = || send::is_late(intent, now_ms());
+    let Some(attempt) = stripe.send_unless(&event, is_late).await else {
+        return Outcome::Tried(Attempt::Unanswered);
+    };
+    metrics.called(match &attempt {
+        Attempt::Unanswered => Called::Unanswered,
+        Attempt::Answered { status, .. } if (200..300).contains(status) => Called::Accepted,
+        Attempt::Answered { .. } => Called::Refused,
+    });
+    Outcome::Tried(attempt)
 }
 
 #[cfg(test)]

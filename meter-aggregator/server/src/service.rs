@@ -8,18 +8,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use weir_process::{StopSignal, now_ms, write_whole};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use weir_process::{StopSignal, write_whole};
 
 use crate::{
     admin,
     api::Parts,
-    books::Books,
     config::{AccessLog, Settings},
     grpc, http,
-    ledger::LedgerError,
     reconciler::Reconciler,
-    sender::Sender,
+    rounds,
     stripe::MeterError,
     tail::{LogState, Tail},
     webhook::Webhooks,
@@ -28,23 +26,11 @@ use crate::{
 /// How long requests under way may take after a signal.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// How long is waited for the folder.
-const LOCK_MAX: Duration = Duration::from_secs(10);
+/// How long a start waits for Stripe's word on the meters.
+const METERS_MAX: Duration = Duration::from_secs(10);
 
-/// How often hours are planned and intents are sent.
-const PLAN_EVERY: Duration = Duration::from_secs(10);
-
-/// How often it is looked for requests that waited long enough.
-const WAITING_EVERY: Duration = Duration::from_secs(5);
-
-/// How often it is looked for what is too old.
-const KEEP_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How long others have the ledger between two steps of letting go.
-const KEEP_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often Stripe's sums are asked about what is due.
-const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// How often it is said that another has the folder.
+const STANDBY_TOLD: Duration = Duration::from_secs(60);
 
 /// The file in the data folder that says where the admin API listens.
 pub const ADDRESS_FILE: &str = "address";
@@ -56,28 +42,35 @@ const WEBHOOK_ADDRESS_FILE: &str = "webhook-address";
 pub async fn run(mut settings: Settings, ready_file: Option<&Path>) -> anyhow::Result<()> {
     std::fs::create_dir_all(&settings.data_dir)
         .with_context(|| format!("data_dir: cannot create {}", settings.data_dir.display()))?;
-    let Some(_lock) = wait_for_lock(&settings.data_dir).await? else {
-        bail!(
-            "data_dir: another aggregator runs on {}",
-            settings.data_dir.display()
-        );
+    let signal = StopSignal::install()?;
+    let stopping = signal.wait();
+    tokio::pin!(stopping);
+    let _lock = tokio::select! {
+        () = &mut stopping => return Ok(()),
+        lock = wait_for_lock(&settings.data_dir) => lock?,
     };
-    let (listen, data_dir, mark) = (settings.listen, settings.data_dir.clone(), settings.mark);
+    let (listen, data_dir) = (settings.listen, settings.data_dir.clone());
     let logs: Vec<(AccessLog, Arc<LogState>)> = std::mem::take(&mut settings.access_logs)
         .into_iter()
         .map(|log| (log.clone(), Arc::new(LogState::new(log.path))))
         .collect();
     let (webhook, dunning) = (settings.webhook.take(), settings.dunning.take());
-    let mut parts = Parts::open(settings, mark)?;
-    parts.logs = logs.iter().map(|(_, state)| state.clone()).collect();
-    let parts = Arc::new(parts);
-    // What was under way when the last process ended is tried again now.
-    parts.books.with(|ledger| ledger.hurry()).await?;
-    let (stream, books, sender) = (&parts.stream, &parts.books, &parts.sender);
-    match sender.check_meters().await {
-        Ok(()) => {}
-        Err(MeterError::Wrong(message)) => bail!("{message}"),
-        Err(MeterError::Unknown(error)) => {
+    let mut opened = Parts::open(settings).await?;
+    if opened.parts.books.look(|ledger| ledger.is_moved()).await? {
+        bail!(
+            "ledger: that in data_dir was copied to Postgres, which goes on; set ledger.postgres"
+        );
+    }
+    opened.parts.logs = logs.iter().map(|(_, state)| state.clone()).collect();
+    let parts = Arc::new(opened.parts);
+    let (books, sender) = (&parts.books, &parts.sender);
+    match tokio::time::timeout(METERS_MAX, sender.check_meters()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(MeterError::Wrong(message))) => bail!("{message}"),
+        Err(_) => {
+            tracing::warn!("Stripe does not answer; usage is taken meanwhile, and sent later");
+        }
+        Ok(Err(MeterError::Unknown(error))) => {
             tracing::warn!("{error:#}; usage is taken meanwhile, and sent later");
         }
     }
@@ -85,7 +78,6 @@ pub async fn run(mut settings: Settings, ready_file: Option<&Path>) -> anyhow::R
         .await
         .with_context(|| format!("listen: cannot bind {listen}"))?;
     let address = listener.local_addr()?.to_string();
-    let signal = StopSignal::install()?;
     let (stop, stopped) = watch::channel(false);
     let webhooks = match webhook {
         Some(webhook) => {
@@ -106,23 +98,53 @@ pub async fn run(mut settings: Settings, ready_file: Option<&Path>) -> anyhow::R
     }
     tracing::info!(%address, "listening");
 
-    let booking = tokio::spawn(book(books.clone(), stream.tail.clone(), stopped.clone()));
-    let sending = tokio::spawn(bill(sender.clone(), stopped.clone()));
-    let waiting = tokio::spawn(wait(books.clone(), stopped.clone()));
-    let keeping = tokio::spawn(keep(books.clone(), stopped.clone()));
+    let mut work = JoinSet::new();
+    match books.is_embedded() {
+        true => drop(work.spawn(rounds::book(books.clone(), stopped.clone()))),
+        false => {
+            for lane in 0..books.lanes() {
+                work.spawn(rounds::book_lane(books.clone(), lane, stopped.clone()));
+            }
+            work.spawn(rounds::look(books.clone(), stopped.clone()));
+        }
+    }
+    work.spawn(rounds::watch(Arc::clone(&parts), stopped.clone()));
+    work.spawn(rounds::wait(books.clone(), stopped.clone()));
+    work.spawn(rounds::keep(books.clone(), stopped.clone()));
+    let (of, taking) = ((sender.clone(), books.clone()), stopped.clone());
+    work.spawn(rounds::take_over(of.0, of.1, taking));
+    for tail in Tail::all(books, &parts.keys, logs)? {
+        work.spawn(tail.run(stopped.clone()));
+    }
+    // What these are in the middle of stands in the ledger, and is tried again under the
+    // same identifier or asked again.
+    let mut calls = JoinSet::new();
+    calls.spawn(rounds::bill(sender.clone(), books.clone(), stopped.clone()));
     let reconciler = Reconciler::new(books.clone(), sender.clone());
-    let reconciling = tokio::spawn(reconcile(reconciler, stopped.clone()));
-    let tails = Tail::all(stream, books, &parts.keys, logs)?;
-    let tails: Vec<JoinHandle<()>> = tails
-        .into_iter()
-        .map(|tail| tokio::spawn(tail.run(stopped.clone())))
-        .collect();
+    let reconciling = tokio::spawn(rounds::reconcile(
+        reconciler,
+        books.clone(),
+        stopped.clone(),
+    ));
+    if books.is_shared() {
+        calls.spawn(rounds::close(
+            sender.clone(),
+            books.clone(),
+            stopped.clone(),
+        ));
+    }
+    // The leases are kept as long as anything works on them.
+    let (leave, leaving) = watch::channel(false);
+    let fleet = opened
+        .fleet
+        .map(|fleet| tokio::spawn(async move { fleet.run(leaving).await }));
+
     let (books, sender) = (books.clone(), sender.clone());
     let (health, grpc) = grpc::routes(Arc::clone(&parts)).await?;
     let http = http::routes().merge(admin::routes()).with_state(parts);
     let routes = http::with_grpc(http, grpc);
     let stopping = async move {
-        signal.wait().await;
+        stopping.await;
         tracing::info!("stopping");
         health.stopping().await;
     };
@@ -132,23 +154,24 @@ pub async fn run(mut settings: Settings, ready_file: Option<&Path>) -> anyhow::R
     }
     stop.send_replace(true);
     sender.stop();
-    for tail in tails {
-        tail.await?;
+    while let Some(ended) = work.join_next().await {
+        ended?;
     }
-    booking.await?;
-    waiting.await?;
-    keeping.await?;
-    // It only asks; what it would have heard is asked again.
     reconciling.abort();
     if let Some(webhooks) = webhooks {
         webhooks.ended().await?;
     }
-    // An intent under way is in the ledger: the next start sends it again under
-    // the same identifier.
-    if tokio::time::timeout(GRACE, sending).await.is_err() {
+    let all_calls = async { while calls.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all_calls).await.is_err() {
         tracing::warn!("Stripe did not answer in time");
     }
-    books.book_all().await?;
+    if books.is_embedded() {
+        books.book_all().await?;
+    }
+    if let Some(fleet) = fleet {
+        leave.send_replace(true);
+        fleet.await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -168,122 +191,20 @@ pub fn lock(folder: &Path) -> anyhow::Result<Option<File>> {
     }
 }
 
-/// The same, for whoever comes while a command still works on the folder.
-async fn wait_for_lock(folder: &Path) -> anyhow::Result<Option<File>> {
-    let begun = tokio::time::Instant::now();
+/// The same, as long as it takes: one process works on a folder, and others stand by.
+async fn wait_for_lock(folder: &Path) -> anyhow::Result<File> {
+    let mut told: Option<tokio::time::Instant> = None;
     loop {
-        let file = lock(folder)?;
-        if file.is_some() || begun.elapsed() >= LOCK_MAX {
+        if let Some(file) = lock(folder)? {
             return Ok(file);
         }
+        if told.is_none_or(|told| told.elapsed() >= STANDBY_TOLD) {
+            told = Some(tokio::time::Instant::now());
+            tracing::info!(
+                folder = %folder.display(),
+                "standing by: another process has the data_dir"
+            );
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Books whenever there is something to book.
-async fn book(books: Books, mut tail: watch::Receiver<i64>, mut stopped: watch::Receiver<bool>) {
-    loop {
-        if let Err(error) = books.book_all().await {
-            tracing::error!(
-                error = format!("{:#}", anyhow::Error::new(error)),
-                "booking failed; it is tried again"
-            );
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        if let Err(error) = tell_gaps(&books).await {
-            tracing::error!(
-                error = format!("{:#}", anyhow::Error::new(error)),
-                "gaps can't be looked up"
-            );
-        }
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            changed = tail.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
-    }
-}
-
-/// Books what waited long enough for its second witness.
-async fn wait(books: Books, mut stopped: watch::Receiver<bool>) {
-    loop {
-        if let Err(error) = books.book_waiting(false).await {
-            tracing::error!(
-                error = format!("{:#}", anyhow::Error::new(error)),
-                "booking failed; it is tried again"
-            );
-        }
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            () = tokio::time::sleep(WAITING_EVERY) => {}
-        }
-    }
-}
-
-/// Lets what is too old go, in small steps between which others book.
-async fn keep(books: Books, mut stopped: watch::Receiver<bool>) {
-    loop {
-        let pause = match books.drop_old().await {
-            Ok(true) => KEEP_PAUSE,
-            Ok(false) => KEEP_EVERY,
-            Err(error) => {
-                tracing::error!(
-                    error = format!("{:#}", anyhow::Error::new(error)),
-                    "what is too old can't be let go"
-                );
-                KEEP_EVERY
-            }
-        };
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// Asks Stripe's sums from time to time.
-async fn reconcile(reconciler: Reconciler, mut stopped: watch::Receiver<bool>) {
-    loop {
-        if let Err(error) = reconciler.run().await {
-            tracing::error!(%error, "reconciling failed");
-        }
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            () = tokio::time::sleep(RECONCILE_EVERY) => {}
-        }
-    }
-}
-
-/// Says once of events that they are missing.
-async fn tell_gaps(books: &Books) -> Result<(), LedgerError> {
-    let gaps = books.with(|ledger| ledger.tell_gaps(now_ms())).await?;
-    for gap in gaps {
-        tracing::error!(
-            witness = gap.witness,
-            run = gap.run,
-            first = gap.first,
-            last = gap.last,
-            "usage events are missing"
-        );
-    }
-    Ok(())
-}
-
-/// Plans and sends from time to time.
-async fn bill(sender: Arc<Sender>, mut stopped: watch::Receiver<bool>) {
-    loop {
-        if let Err(error) = sender.plan(false).await {
-            tracing::error!(
-                error = format!("{:#}", anyhow::Error::new(error)),
-                "planning failed"
-            );
-        }
-        if let Err(error) = sender.send_due().await {
-            tracing::error!(%error, "sending failed");
-        }
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            () = tokio::time::sleep(PLAN_EVERY) => {}
-        }
     }
 }

@@ -27,7 +27,7 @@ pub enum Layer {
     /// `router-service/retrieval`: vector stores.
     Retrieval,
     /// `router-service/store`: where the router counts, and how the directory's file
-    /// is changed.
+    /// is changed. `meter-aggregator/store`: the stream and the ledger.
     Store,
     /// `*/server`: talks to the network. `router-service/keys`: the commands that
     /// change the directory.
@@ -58,7 +58,7 @@ impl Layer {
             ["plugins", _, "core"] | ["router-service" | "meter-aggregator", "core"] => Some(Core),
             ["plugins", _, "filter"] => Some(Filter),
             ["router-service", "retrieval"] => Some(Retrieval),
-            ["router-service", "store"] => Some(Store),
+            ["router-service" | "meter-aggregator", "store"] => Some(Store),
             ["router-service" | "meter-aggregator", "server"] | ["router-service", "keys"] => {
                 Some(Server)
             }
@@ -76,7 +76,8 @@ impl Layer {
             Core => &[Contracts, Pricing],
             Filter => &[Contracts, Pricing, Core, Host],
             Suite => &[Contracts, Pricing, Core, Host, Filter],
-            Retrieval | Store => &[Contracts, Core],
+            Retrieval => &[Contracts, Core],
+            Store => &[Contracts, Core, Process],
             Server => &[Contracts, Pricing, Core, Process, Retrieval, Store],
             Tests => &[
                 Contracts, Pricing, Core, Process, Host, Filter, Suite, Retrieval, Store, Server,

@@ -17,7 +17,7 @@ use crate::{
     tariff::Tariff,
 };
 
-/// How far the stream was booked, by [`Books::progress`].
+/// How far the embedded stream was booked, by [`Books::progress`].
 pub const STREAM: &str = "stream";
 
 /// What is booked how.
@@ -40,15 +40,15 @@ pub fn key(event: &UsageEvent) -> Result<RequestKey, IdError> {
     })
 }
 
-/// Books events of the stream, each with its number there, which grow. What was booked
-/// before is passed over, so a batch may be given again. An event without ids is passed
-/// over, too: ingest lets none pass.
+/// Books events of a stream that numbers them, and from which all are read in order by
+/// whoever booked the ones before: each with its number, which grow. What was booked before,
+/// by [`STREAM`], is passed over, so a batch may be given again.
 ///
 /// # Errors
 /// Where the store fails.
-pub fn book<B: Books>(
+pub fn book_numbered<B: Books>(
     books: &mut B,
-    events: Vec<(i64, UsageEvent)>,
+    mut events: Vec<(i64, UsageEvent)>,
     rules: &Rules<'_>,
     now_ms: i64,
 ) -> Result<(), B::Error> {
@@ -56,9 +56,32 @@ pub fn book<B: Books>(
     let Some(last) = events.last().map(|(seq, _)| *seq).filter(|seq| *seq > upto) else {
         return Ok(());
     };
+    events.retain(|(seq, _)| *seq > upto);
+    let events = events.into_iter().map(|(_, event)| event);
+    book(books, events, Some((STREAM, last)), rules, now_ms)
+}
+
+/// Books events, in the order in which their stream has them. One that was booked before
+/// changes nothing, so what was read may be given again, alone or with others. An event
+/// without ids is passed over: ingest lets none pass.
+///
+/// `progress` is for a stream whose reader is told by the ledger where to go on: its name,
+/// and the number up to which all is booked then. It is set as it is said, also to a
+/// smaller one than before: a stream that was made anew begins with small numbers again,
+/// and nobody but the shard's holder gets here.
+///
+/// # Errors
+/// Where the store fails.
+pub fn book<B: Books>(
+    books: &mut B,
+    events: impl IntoIterator<Item = UsageEvent>,
+    progress: Option<(&str, i64)>,
+    rules: &Rules<'_>,
+    now_ms: i64,
+) -> Result<(), B::Error> {
     let mut arrived: BTreeMap<RequestKey, Vec<UsageEvent>> = BTreeMap::new();
-    for (seq, mut event) in events {
-        if let (true, Ok(key)) = (seq > upto, key(&event)) {
+    for mut event in events {
+        if let Ok(key) = key(&event) {
             // It did its work at ingest, and is a third of the event.
             event.tenant_context.clear();
             arrived.entry(key).or_default().push(event);
@@ -79,7 +102,10 @@ pub fn book<B: Books>(
         }
     }
     writing.write(books)?;
-    books.set_progress(STREAM, last)
+    match progress {
+        Some((name, number)) => books.set_progress(name, number),
+        None => Ok(()),
+    }
 }
 
 /// Books requests whose second witness did not come in time, or all that wait where an

@@ -2,19 +2,26 @@
 //!
 //! | procedure | what it takes | what it leaves |
 //! |---|---|---|
-//! | [`book::book`] | events of the stream | witnesses, postings, buckets, journal |
+//! | [`book::book`], [`book::book_numbered`] | events of the stream | witnesses, postings, buckets, journal |
 //! | [`book::book_waiting`] | time | requests whose second witness did not come |
 //! | [`plan::plan`] | buckets that changed | intents, or adjustments where the hour is final |
 //! | [`send::start`], [`send::finish`] | an attempt at Stripe | the intent's next state |
 //! | [`reconcile::due`], [`reconcile::answer`], [`reconcile::unanswered`] | Stripe's sums | confirmed, sent anew, or for the operator |
 //! | [`expire::expire`] | time | intents that are too old, and adjustments that carry them forward |
 //! | [`operator`] | an operator's word | what he decides |
+//! | [`closing`] | an operator's word to all shards | which of them have yet to follow it |
 //!
 //! Each is whole or not done: the store runs it as one transaction. Always: a bucket's
 //! `total` is the sum of the journal's changes, and its `planned` the sum of its intents
 //! that did not expire.
+//!
+//! A transaction has a scope ([`crate::lease::Scope`]): all tenants, or a shard's. None of
+//! the procedures joins what is of two tenants, so in a ledger with shards each is run for
+//! every shard on its own, and together that is what one run over all would be. `limit`s are
+//! then a shard's.
 
 pub mod book;
+pub mod closing;
 pub mod expire;
 pub mod operator;
 pub mod plan;
@@ -40,6 +47,13 @@ use crate::{hour::Hour, journal::Line, meter::Meter};
 
 /// One transaction on the ledger's store. What it changed is seen by what it reads
 /// after, and by others once it is committed, all of it or nothing.
+///
+/// It sees the tenants of its [scope](crate::lease::Scope) alone. Where a method names no
+/// tenant, what it gives is the scope's: requests, buckets, intents and adjustments of
+/// others are not there, whatever their ids, and the journal is the shard's own. Ids are
+/// the ledger's: whoever has one from elsewhere looks first in which shard it is.
+/// [`identity`](Self::identity) and progress are the ledger's, too; a name of progress that
+/// is written in more than one shard says which.
 pub trait Books {
     /// Why the store can't be read or written; the transaction is then undone.
     type Error;
@@ -59,13 +73,15 @@ pub trait Books {
     /// Writes requests in the place of what was there.
     fn put_requests(&mut self, rows: &[(RequestKey, RequestRow)]) -> Result<(), Self::Error>;
 
-    /// Requests that wait, the longest due first: those due at `now_ms` or before.
+    /// The scope's requests that wait, the longest due first: those due at `now_ms` or
+    /// before.
     fn due_requests(&mut self, now_ms: i64, limit: usize) -> Result<Vec<RequestKey>, Self::Error>;
 
-    /// The hash of the journal's last line; [`crate::journal::GENESIS`] at first.
+    /// The hash of the last line of the scope's journal; [`crate::journal::GENESIS`] at
+    /// first. Each shard has a chain of its own.
     fn journal_end(&mut self) -> Result<[u8; 32], Self::Error>;
 
-    /// Appends lines, each with its hash.
+    /// Appends lines to the scope's journal, each with its hash.
     fn append_journal(&mut self, lines: &[(Line, [u8; 32])]) -> Result<(), Self::Error>;
 
     /// Adds to buckets, making those that are not there.
@@ -82,7 +98,7 @@ pub trait Books {
         revision: i64,
     ) -> Result<(), Self::Error>;
 
-    /// Buckets whose total is not what is planned, and of which no intent is open
+    /// The scope's buckets whose total is not what is planned, and of which no intent is open
     /// ([`crate::intent::State::is_open`]), of hours up to `upto`, in the order of
     /// hours, tenants and meters.
     fn unplanned(&mut self, upto: Hour) -> Result<Vec<(BucketKey, Bucket)>, Self::Error>;
@@ -101,12 +117,12 @@ pub trait Books {
     /// store refuses a second one.
     fn open_intent(&mut self, key: &BucketKey) -> Result<Option<Intent>, Self::Error>;
 
-    /// Intents that are planned or being sent and due at `now_ms`
+    /// The scope's intents that are planned or being sent and due at `now_ms`
     /// (`not_before_ms`), in the order of their ids.
     fn sendable(&mut self, now_ms: i64, limit: usize) -> Result<Vec<Intent>, Self::Error>;
 
-    /// Intents that are accepted or to reconcile, last tried at `tried_ms` or before,
-    /// and due at `now_ms`, in the order of their ids.
+    /// The scope's intents that are accepted or to reconcile, last tried at `tried_ms` or
+    /// before, and due at `now_ms`, in the order of their ids.
     fn unsettled(
         &mut self,
         tried_ms: i64,
@@ -123,12 +139,12 @@ pub trait Books {
         hour: Hour,
     ) -> Result<Vec<Intent>, Self::Error>;
 
-    /// Intents that are planned, being sent or held, of a `timestamp_s` before that
-    /// one, in the order of their ids.
+    /// The scope's intents that are planned, being sent or held, of a `timestamp_s` before
+    /// that one, in the order of their ids.
     fn aged(&mut self, before_s: i64, limit: usize) -> Result<Vec<Intent>, Self::Error>;
 
-    /// Confirmed intents of a meter with a `timestamp_s` of `[from_s, to_s)` in the
-    /// order of their ids: what is to be asked again.
+    /// The scope's confirmed intents of a meter with a `timestamp_s` of `[from_s, to_s)` in
+    /// the order of their ids: what is to be asked again.
     fn confirmed(
         &mut self,
         meter: &Meter,
@@ -156,7 +172,7 @@ pub trait Books {
     /// The adjustment of a bucket that waits for the operator.
     fn proposal(&mut self, key: &BucketKey) -> Result<Option<Adjustment>, Self::Error>;
 
-    /// All adjustments that wait for the operator.
+    /// All adjustments of the scope that wait for the operator.
     fn proposals(&mut self) -> Result<Vec<Adjustment>, Self::Error>;
 
     /// Writes a new adjustment, of whatever `id`, and gives the id that it gets.

@@ -360,7 +360,8 @@ impl Sets {
 }
 
 /// Has what was sent to a meter in `[from_ms, to_ms)`, and confirmed, asked about again,
-/// because Stripe says that it could not use all of it. Says how many intents.
+/// because Stripe says that it could not use all of it. Says how many intents. In a ledger
+/// with shards it is run in each of them; once more than needed does no harm.
 ///
 /// # Errors
 /// Where the store fails.

@@ -52,7 +52,7 @@ struct Sum {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut work = Work {
-        reach: Reach::open(&arguments.admin.config)?,
+        reach: Reach::open(&arguments.admin.config).await?,
         bar: progress::bytes(size(&arguments.files)),
         producer: arguments.producer,
         lines: Vec::new(),

@@ -66,13 +66,16 @@ pub(super) async fn discrepancies(arguments: DiscrepanciesArguments) -> anyhow::
         before: arguments.before,
         limit: Some(arguments.limit),
     });
-    let answer = Reach::open(&arguments.admin.config)?.perform(list).await?;
+    let answer = Reach::open(&arguments.admin.config)
+        .await?
+        .perform(list)
+        .await?;
     show(&answer, arguments.admin.json, discrepancies_table)?;
     Ok(well(is_empty(&answer)))
 }
 
 pub(super) async fn reconcile(arguments: ReconcileArguments) -> anyhow::Result<ExitCode> {
-    let reach = Reach::open(&arguments.admin.config)?;
+    let reach = Reach::open(&arguments.admin.config).await?;
     reach.needs_stripe()?;
     let bar = progress::waiting("asking Stripe's sums");
     let answer = reach
@@ -94,7 +97,7 @@ pub(super) async fn reconcile(arguments: ReconcileArguments) -> anyhow::Result<E
 }
 
 pub(super) async fn prove(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
-    let reach = Reach::open(&arguments.admin.config)?;
+    let reach = Reach::open(&arguments.admin.config).await?;
     let prove = Prove {
         line: arguments.line,
         limit: Some(arguments.limit),

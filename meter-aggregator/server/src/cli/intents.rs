@@ -108,7 +108,7 @@ pub(super) async fn intents(command: Intents) -> anyhow::Result<ExitCode> {
             (admin, Operation::IntentAccept(word))
         }
     };
-    let answer = Reach::open(&admin.config)?.perform(operation).await?;
+    let answer = Reach::open(&admin.config).await?.perform(operation).await?;
     show(&answer, admin.json, intents_table)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -132,7 +132,7 @@ pub(super) async fn adjustments(command: Adjustments) -> anyhow::Result<ExitCode
                 before: page.before,
                 limit: Some(page.limit),
             });
-            let answer = Reach::open(&page.admin.config)?.perform(list).await?;
+            let answer = Reach::open(&page.admin.config).await?.perform(list).await?;
             show(&answer, page.admin.json, adjustments_table)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -143,7 +143,7 @@ pub(super) async fn adjustments(command: Adjustments) -> anyhow::Result<ExitCode
             tenant,
         } => {
             let approve = Operation::AdjustmentsApprove(AdjustmentsApprove { id, all, tenant });
-            let answer = Reach::open(&admin.config)?.perform(approve).await?;
+            let answer = Reach::open(&admin.config).await?.perform(approve).await?;
             show(&answer, admin.json, approved_table)?;
             let is_all = answer
                 .get("refused")
@@ -160,7 +160,10 @@ pub(super) async fn adjustments(command: Adjustments) -> anyhow::Result<ExitCode
                 id: word.id,
                 reason: word.reason,
             });
-            let answer = Reach::open(&word.admin.config)?.perform(reject).await?;
+            let answer = Reach::open(&word.admin.config)
+                .await?
+                .perform(reject)
+                .await?;
             show(&answer, word.admin.json, intents_table)?;
             Ok(ExitCode::SUCCESS)
         }

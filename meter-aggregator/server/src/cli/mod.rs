@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 mod backfill;
+mod copy;
 mod differences;
 mod events;
 mod intents;
@@ -81,6 +82,9 @@ enum Command {
     /// Bring in the events that stand in logs, as their producers signed them. What is
     /// known already is not billed twice.
     Replay(replay::Arguments),
+    /// Copy the ledger of the data folder to Postgres, and check the copy. Broken off, it
+    /// goes on where it was.
+    CopyLedger(copy::Arguments),
     /// Bring in events by your own authority: CloudEvents, a line each. What is known
     /// already is not billed twice.
     Backfill(backfill::Arguments),
@@ -117,7 +121,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::CloseHour { admin, quiet_ms } => {
-            let reach = Reach::open(&admin.config)?;
+            let reach = Reach::open(&admin.config).await?;
             reach.needs_stripe()?;
             // Nothing comes where nobody listens.
             let quiet_ms = match &reach {
@@ -131,13 +135,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             status::show(&answer, admin.json)
         }
         Command::Status { admin } => {
-            let reach = Reach::open(&admin.config)?;
+            let reach = Reach::open(&admin.config).await?;
             let answer = reach.perform(Operation::Status(Status::default())).await?;
             status::show(&answer, admin.json)
         }
         Command::Events { admin, wanted } => {
             let events = wanted.events(weir_process::now_ms())?;
-            let reach = Reach::open(&admin.config)?;
+            let reach = Reach::open(&admin.config).await?;
             let answer = reach.perform(Operation::Events(events)).await?;
             table::show(&answer, admin.json, events::table)?;
             Ok(ExitCode::SUCCESS)
@@ -150,5 +154,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Prove(arguments) => differences::prove(arguments).await,
         Command::Replay(arguments) => replay::run(arguments).await,
         Command::Backfill(arguments) => backfill::run(arguments).await,
+        Command::CopyLedger(arguments) => copy::run(arguments).await,
     }
 }

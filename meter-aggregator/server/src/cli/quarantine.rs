@@ -66,7 +66,7 @@ pub(super) async fn run(command: Quarantine) -> anyhow::Result<ExitCode> {
                 before,
                 limit: Some(limit),
             };
-            let reach = Reach::open(&admin.config)?;
+            let reach = Reach::open(&admin.config).await?;
             let answer = reach.perform(Operation::QuarantineList(list)).await?;
             show(&answer, admin.json, list_table)?;
             Ok(ExitCode::SUCCESS)
@@ -77,7 +77,7 @@ pub(super) async fn run(command: Quarantine) -> anyhow::Result<ExitCode> {
             all,
             reason,
         } => {
-            let reach = Reach::open(&admin.config)?;
+            let reach = Reach::open(&admin.config).await?;
             let done = replay(&reach, ids, all, reason).await?;
             let stays = !done.stay.is_empty();
             let answer = json!({

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Admin { config, json } = arguments.admin;
     let producers = config::producers_of(&config)?;
-    let reach = Reach::open(&config)?;
+    let reach = Reach::open(&config).await?;
     let bar = progress::bytes(size(&arguments.files));
     let replayed = replay::run(&reach, producers, &arguments.files, &bar).await?;
     bar.finish_and_clear();

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use weir_meter_core::ledger::{AdjustmentState, operator};
+use weir_meter_store::ledger::{AdjustmentFilter, ShownAdjustment, ShownIntent};
 use weir_process::now_ms;
 
-use super::{LIMIT_MAX, Refused, intents::decide, limit, named, reason, tenant};
-use crate::{
-    api::Parts,
-    ledger::{AdjustmentFilter, ShownAdjustment, ShownIntent},
+use super::{
+    LIMIT_MAX, Refused,
+    intents::{About, decide},
+    limit, named, reason, tenant,
 };
+use crate::api::Parts;
 
 /// Which adjustments are listed, the newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,9 +48,7 @@ impl AdjustmentsList {
             before: self.before,
             limit: limit(self.limit)?,
         };
-        let look = parts
-            .books
-            .look(move |ledger, _| ledger.adjustments(&filter));
+        let look = parts.books.look(move |ledger| ledger.adjustments(&filter));
         Ok(Adjustments {
             adjustments: look.await?,
         })
@@ -97,9 +97,7 @@ impl AdjustmentsApprove {
                     before: None,
                     limit: LIMIT_MAX,
                 };
-                let look = parts
-                    .books
-                    .look(move |ledger, _| ledger.adjustments(&filter));
+                let look = parts.books.look(move |ledger| ledger.adjustments(&filter));
                 let mut ids: Vec<i64> = look.await?.iter().map(|a| a.id).collect();
                 // As they were proposed.
                 ids.reverse();
@@ -115,7 +113,7 @@ impl AdjustmentsApprove {
         for id in ids {
             let account = parts.sender.stripe.account().to_owned();
             let policy = parts.books.billing().policy.clone();
-            let outcome = decide(parts, move |change| {
+            let outcome = decide(parts, About::Adjustment(id), move |change| {
                 operator::approve(change, id, &account, &policy, now_ms())
             });
             match outcome.await {
@@ -144,7 +142,7 @@ impl AdjustmentReject {
     pub(super) async fn perform(self, parts: &Parts) -> Result<ShownIntent, Refused> {
         let why = reason(self.reason)?;
         let account = parts.sender.stripe.account().to_owned();
-        decide(parts, move |change| {
+        decide(parts, About::Adjustment(self.id), move |change| {
             operator::reject(change, self.id, &why, &account, now_ms())
         })
         .await

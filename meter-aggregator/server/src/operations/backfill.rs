@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use weir_meter_store::stream::{Batch, Way};
 use weir_wire::{keys::Keyring, usage::cloudevents};
 
 use super::{Refused, blocking};
@@ -11,7 +12,6 @@ use crate::{
     api::Parts,
     config::Producer,
     ingest::{Source, sort},
-    stream::{Batch, Way},
 };
 
 /// The most lines in one call.
@@ -86,7 +86,7 @@ impl Backfill {
         let (backfilled, batch) =
             blocking(move || Ok(read(&lines, producer.as_ref(), &keys))).await?;
         if !dry_run {
-            parts.stream.append(batch).await?;
+            parts.books.intake().append(batch).await?;
         }
         Ok(backfilled)
     }

@@ -4,16 +4,18 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use weir_meter_core::{hour::Hour, shown::Request};
+use weir_meter_core::{
+    hour::Hour,
+    lease::{Scope, Shard},
+    ledger::closing,
+    shown::Request,
+};
+use weir_meter_store::ledger::{Billing, Count, Gap, LedgerError, Line, Stuck, Wanted};
 use weir_process::now_ms;
 use weir_wire::ids::RequestId;
 
-use super::{Refused, limit, tenant};
-use crate::{
-    api::Parts,
-    ledger::{Billing, Count, Gap, LedgerError, Line, Stuck, Wanted},
-    tail::LogStatus,
-};
+use super::{Refused, limit, quarantine::failed, tenant};
+use crate::{api::Parts, rounds::close_scope, tail::LogStatus};
 
 /// How long `close-hour` waits for the stream to be quiet, and then for Stripe.
 const CLOSE_MAX: Duration = Duration::from_secs(60);
@@ -87,7 +89,12 @@ impl CloseHour {
         let now = Instant::now();
         let deadline = now.checked_add(CLOSE_MAX).unwrap_or(now);
         wait_for_quiet(parts, Duration::from_millis(self.quiet_ms), deadline).await;
-        let problem = close_books(parts, deadline).await.err();
+        let begun_ms = now_ms();
+        let mut problem = close_books(parts, deadline).await.err();
+        let intake = parts.books.intake();
+        if problem.is_none() && (intake.look().await.is_err() || !intake.is_booked_upto(begun_ms)) {
+            problem = Some("events that came before are not booked".to_owned());
+        }
         state(parts, true, problem).await
     }
 }
@@ -123,7 +130,7 @@ impl Events {
         let tariff = parts.books.billing().tariff.clone();
         let requests = parts
             .books
-            .look(move |ledger, _| ledger.requests(&wanted, &tariff))
+            .look(move |ledger| ledger.requests(&wanted, &tariff))
             .await?;
         match single {
             Some(id) if requests.is_empty() => Err(Refused::Missing(format!(
@@ -153,7 +160,7 @@ impl Events {
 
 /// Events may still be on their way from gateways and routers.
 async fn wait_for_quiet(parts: &Parts, quiet: Duration, deadline: Instant) {
-    let mut tail = parts.stream.tail.clone();
+    let mut tail = parts.books.intake().tail();
     tail.mark_unchanged();
     while Instant::now() < deadline {
         if tokio::time::timeout(quiet, tail.changed()).await.is_err() {
@@ -162,26 +169,66 @@ async fn wait_for_quiet(parts: &Parts, quiet: Duration, deadline: Instant) {
     }
 }
 
+/// Between two rounds of closing.
+const ROUND_PAUSE: Duration = Duration::from_millis(200);
+
 /// Books, plans and sends all there is, until Stripe has it or it is too late.
 async fn close_books(parts: &Parts, deadline: Instant) -> Result<(), String> {
-    let text = |e: LedgerError| e.to_string();
-    parts.books.close().await.map_err(text)?;
+    let text = |e: LedgerError| format!("{:#}", anyhow::Error::new(e));
+    let mut was_open = true;
     loop {
-        // What changed while an earlier revision was open is planned now.
-        parts.sender.plan(true).await.map_err(text)?;
-        parts.books.with(|l| l.hurry()).await.map_err(text)?;
-        let sent = parts.sender.send_due().await;
-        let open = parts.books.with(|l| l.open_intents()).await.map_err(text)?;
-        if open == 0 && sent.is_ok() {
+        // What changed while an earlier revision was open is planned in the round after.
+        let round = match parts.books.is_shared() {
+            true => close_round_of_all(parts, deadline).await,
+            false => close_scope(&parts.sender, &parts.books, Scope::Whole)
+                .await
+                .map_err(|error| format!("{error:#}")),
+        };
+        let open = parts.books.look(|l| l.open_intents()).await.map_err(text)?;
+        if open == 0 && !was_open && round.is_ok() {
+            return Ok(());
+        }
+        was_open = open > 0 || round.is_err();
+        if Instant::now() >= deadline {
+            return Err(match round {
+                Ok(()) => "Stripe has not taken everything yet; it is tried on".to_owned(),
+                Err(error) => error,
+            });
+        }
+        if was_open {
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
+    }
+}
+
+/// Has every shard's holder close its books, this process or another.
+async fn close_round_of_all(parts: &Parts, deadline: Instant) -> Result<(), String> {
+    let text = |e: LedgerError| format!("{:#}", anyhow::Error::new(e));
+    let Some(first) = Shard::all().next().map(Scope::Asked) else {
+        return Ok(());
+    };
+    let asking = parts
+        .books
+        .with(move |ledger| ledger.transaction(first, |change| closing::ask(change)))
+        .await;
+    let asked = asking.map_err(text)?;
+    loop {
+        let left = parts
+            .books
+            .with(move |ledger| ledger.transaction(first, |c| closing::left(c, asked)))
+            .await;
+        let open = left.map_err(text)?;
+        if open.is_empty() {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(match sent {
-                Ok(()) => "Stripe has not taken everything yet; it is tried on".to_owned(),
-                Err(error) => error.to_string(),
-            });
+            let shards: Vec<String> = open.iter().map(|s| s.number().to_string()).collect();
+            return Err(format!(
+                "the books of these shards are not closed yet: {}",
+                shards.join(", ")
+            ));
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 
@@ -190,17 +237,16 @@ async fn state(parts: &Parts, has_lines: bool, problem: Option<String>) -> Resul
     let hour = Hour::of_ms(now_ms).0.saturating_sub(1);
     let logs = parts.logs.iter().map(|log| log.status()).collect();
     let billable = parts.sender.billable();
+    let intake = parts.books.intake();
     let problem = problem.or_else(|| {
-        let full = parts.stream.has_room().err()?;
+        let full = intake.has_room().err()?;
         Some(format!("producers have to wait: {full}"))
     });
-    let (unbooked, spool_bytes) = {
-        let spooled = parts.stream.spooled();
-        (spooled.events(), spooled.bytes())
-    };
+    let (unbooked, spool_bytes) = (intake.unbooked(), intake.bytes());
+    let quarantined = intake.quarantined().await.map_err(failed)?;
     let state = parts
         .books
-        .look(move |ledger, stream| {
+        .look(move |ledger| {
             let lines = match has_lines {
                 true => Some(ledger.summary(hour)?),
                 false => None,
@@ -224,7 +270,7 @@ async fn state(parts: &Parts, has_lines: bool, problem: Option<String>) -> Resul
                 waiting: ledger.waiting()?,
                 unbooked,
                 spool_bytes,
-                quarantined: stream.quarantined()?,
+                quarantined,
                 missing: ledger.missing(now_ms)?,
                 gaps: ledger.gaps(now_ms)?,
                 logs,

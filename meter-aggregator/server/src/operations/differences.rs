@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_meter_core::ledger::{DiscrepancyKind, reconcile};
+use weir_meter_store::ledger::{DiscrepancyFilter, LedgerError, ShownDiscrepancy};
 use weir_process::now_ms;
 use weir_wire::ids::TenantId;
 
 use super::{Refused, limit, named, tenant};
-use crate::{
-    api::Parts,
-    ledger::{DiscrepancyFilter, LedgerError, ShownDiscrepancy},
-    reconciler::Reconciler,
-};
+use crate::{api::Parts, reconciler::Reconciler};
 
 /// Which discrepancies are listed, the newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -50,7 +47,7 @@ impl Discrepancies {
         };
         let look = parts
             .books
-            .look(move |ledger, _| ledger.discrepancies(&filter));
+            .look(move |ledger| ledger.discrepancies(&filter));
         Ok(Differences {
             discrepancies: look.await?,
         })
@@ -100,14 +97,16 @@ impl Reconcile {
             return Err(Refused::Wrong("tenant: goes with hours".to_owned()));
         }
         let reconciler = Reconciler::new(parts.books.clone(), Arc::clone(&parts.sender));
-        for _ in 0..ROUNDS_MAX {
-            let asked = reconciler
-                .run()
-                .await
-                .map_err(|error| Refused::Failed(format!("{:#}", anyhow::Error::new(error))))?;
-            reconciled.asked = reconciled.asked.saturating_add(asked);
-            if asked == 0 {
-                break;
+        for scope in parts.books.asked() {
+            for _ in 0..ROUNDS_MAX {
+                let asked = reconciler
+                    .run(scope)
+                    .await
+                    .map_err(|error| Refused::Failed(format!("{:#}", anyhow::Error::new(error))))?;
+                reconciled.asked = reconciled.asked.saturating_add(asked);
+                if asked == 0 {
+                    break;
+                }
             }
         }
         let filter = DiscrepancyFilter {
@@ -119,7 +118,7 @@ impl Reconcile {
         };
         let look = parts
             .books
-            .look(move |ledger, _| ledger.discrepancies(&filter));
+            .look(move |ledger| ledger.discrepancies(&filter));
         reconciled.discrepancies = look.await?;
         Ok(reconciled)
     }
@@ -130,19 +129,28 @@ async fn recheck(parts: &Parts, hours: u32, tenant: Option<TenantId>) -> Result<
     let to_ms = now_ms();
     let from_ms = to_ms.saturating_sub(i64::from(hours).saturating_mul(3_600_000));
     let meters: Vec<_> = parts.sender.stripe.configured_meters().cloned().collect();
+    let scopes = match &tenant {
+        Some(tenant) => vec![parts.books.asked_of(tenant)],
+        None => parts.books.asked(),
+    };
     let work = parts.books.with(move |ledger| {
-        ledger.transaction(|change| {
-            let mut count = 0_usize;
-            for meter in &meters {
-                let time = (from_ms, to_ms);
-                let found = match &tenant {
-                    Some(tenant) => reconcile::recheck_of(change, tenant, meter, time)?,
-                    None => reconcile::recheck(change, meter, time)?,
-                };
-                count = count.saturating_add(found);
-            }
-            Ok::<_, LedgerError>(count)
-        })
+        let mut count = 0_usize;
+        for scope in scopes {
+            let found = ledger.transaction(scope, |change| {
+                let mut count = 0_usize;
+                for meter in &meters {
+                    let time = (from_ms, to_ms);
+                    let found = match &tenant {
+                        Some(tenant) => reconcile::recheck_of(change, tenant, meter, time)?,
+                        None => reconcile::recheck(change, meter, time)?,
+                    };
+                    count = count.saturating_add(found);
+                }
+                Ok::<_, LedgerError>(count)
+            })?;
+            count = count.saturating_add(found);
+        }
+        Ok(count)
     });
     Ok(work.await?)
 }

@@ -3,18 +3,17 @@
 use serde::{Deserialize, Serialize};
 use weir_meter_core::{
     intent::State,
+    lease::Scope,
     ledger::{
         Intent,
         operator::{self, Failed},
     },
 };
+use weir_meter_store::ledger::{Change, IntentFilter, LedgerError, ShownIntent};
 use weir_process::now_ms;
 
 use super::{Refused, limit, named, reason, tenant};
-use crate::{
-    api::Parts,
-    ledger::{Change, IntentFilter, LedgerError, ShownIntent},
-};
+use crate::api::Parts;
 
 /// Which intents are listed, the newest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,7 +45,7 @@ impl IntentsList {
             before: self.before,
             limit: limit(self.limit)?,
         };
-        let look = parts.books.look(move |ledger, _| ledger.intents(&filter));
+        let look = parts.books.look(move |ledger| ledger.intents(&filter));
         Ok(Intents {
             intents: look.await?,
         })
@@ -75,7 +74,7 @@ impl IntentRetry {
     pub(super) async fn perform(self, parts: &Parts) -> Result<ShownIntent, Refused> {
         let account = parts.sender.stripe.account().to_owned();
         let policy = parts.books.billing().policy.clone();
-        decide(parts, move |change| {
+        decide(parts, About::Intent(self.id), move |change| {
             operator::retry(change, self.id, &account, &policy, now_ms())
         })
         .await
@@ -86,24 +85,54 @@ impl IntentWord {
     /// Stripe is not to have it.
     pub(super) async fn cancel(self, parts: &Parts) -> Result<ShownIntent, Refused> {
         let why = reason(self.reason)?;
-        decide(parts, move |change| operator::cancel(change, self.id, &why)).await
+        let about = About::Intent(self.id);
+        decide(parts, about, move |change| {
+            operator::cancel(change, self.id, &why)
+        })
+        .await
     }
 
     /// Stripe has it.
     pub(super) async fn accept(self, parts: &Parts) -> Result<ShownIntent, Refused> {
         let why = reason(self.reason)?;
-        decide(parts, move |change| operator::accept(change, self.id, &why)).await
+        let about = About::Intent(self.id);
+        decide(parts, about, move |change| {
+            operator::accept(change, self.id, &why)
+        })
+        .await
     }
+}
+
+/// What an operator's word is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// The intent of that number.
+    Intent(i64),
+    /// The adjustment of that number.
+    Adjustment(i64),
 }
 
 /// Takes an operator's word, in a transaction of its own.
 pub(super) async fn decide(
     parts: &Parts,
+    about: About,
     word: impl FnOnce(&mut Change<'_>) -> Result<Intent, Failed<LedgerError>> + Send + 'static,
 ) -> Result<ShownIntent, Refused> {
+    let tenant = parts
+        .books
+        .look(move |ledger| match about {
+            About::Intent(id) => ledger.tenant_of_intent(id),
+            About::Adjustment(id) => ledger.tenant_of_adjustment(id),
+        })
+        .await?;
+    let scope = match &tenant {
+        Some(tenant) => parts.books.asked_of(tenant),
+        // There is none of that number, as any scope will find.
+        None => parts.books.asked().pop().unwrap_or(Scope::Whole),
+    };
     let decided = parts
         .books
-        .with(move |ledger| match ledger.transaction(word) {
+        .with(move |ledger| match ledger.transaction(scope, word) {
             Ok(intent) => Ok(Ok(ShownIntent::from(intent))),
             Err(Failed::Refused(refused)) => Ok(Err(refused)),
             Err(Failed::Store(error)) => Err(error),

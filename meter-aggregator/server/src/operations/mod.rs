@@ -12,9 +12,10 @@ mod quarantine;
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
+use weir_meter_store::{ledger::LedgerError, stream::AppendError};
 use weir_wire::ids::TenantId;
 
-use crate::{api::Parts, ledger::LedgerError, stream::AppendError};
+use crate::{api::Parts, books::BookError};
 pub use adjustments::{AdjustmentReject, AdjustmentsApprove, AdjustmentsList};
 pub use backfill::{Backfill, Backfilled, LINES_MAX};
 pub use books::{CloseHour, Events, Status};
@@ -91,6 +92,12 @@ pub enum Refused {
 
 impl From<LedgerError> for Refused {
     fn from(error: LedgerError) -> Self {
+        Self::Failed(format!("{:#}", anyhow::Error::new(error)))
+    }
+}
+
+impl From<BookError> for Refused {
+    fn from(error: BookError) -> Self {
         Self::Failed(format!("{:#}", anyhow::Error::new(error)))
     }
 }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use time::{Date, Month, OffsetDateTime, Time, format_description::well_known::Rfc3339};
 use weir_meter_core::{hour::Hour, meter::Meter, stripe::TransformQuantity};
+use weir_meter_store::ledger::{Behind, Proof, Proved};
 use weir_wire::ids::TenantId;
 
 use super::{Refused, limit};
 use crate::{
     api::Parts,
-    ledger::{Behind, Proof, Proved},
     stripe::{MeterError, StripeError},
 };
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use weir_meter_store::stream::{Held, QuarantineWanted, Quarantined, Way};
 use weir_wire::proto::usage::UsageEvent;
 
 use super::{Refused, blocking, limit};
@@ -11,7 +12,7 @@ use crate::{
     api::Parts,
     config::Producer,
     ingest::{Source, line},
-    stream::{Held, QuarantineWanted, Quarantined, Reader, Way},
+    intake::QuarantineError,
 };
 
 /// How many events one call checks again.
@@ -45,15 +46,13 @@ impl QuarantineList {
             before: self.before,
             limit: limit(self.limit)?,
         };
-        let stream = Arc::clone(&parts.stream);
-        blocking(move || {
-            let reader = stream.reader()?;
-            Ok(Listed {
-                total: reader.quarantined().map_err(failed)?,
-                quarantine: reader.quarantine(&wanted).map_err(failed)?,
-            })
-        })
-        .await
+        let (total, quarantine) = parts
+            .books
+            .intake()
+            .quarantine(wanted)
+            .await
+            .map_err(failed)?;
+        Ok(Listed { total, quarantine })
     }
 }
 
@@ -103,12 +102,14 @@ impl QuarantineReplay {
                 "ids: must be {REPLAY_MAX} at the most"
             )));
         }
-        let (stream, keys) = (Arc::clone(&parts.stream), Arc::clone(&parts.keys));
+        let keys = Arc::clone(&parts.keys);
         let producers = parts.producers.clone();
-        let after = self.after;
+        let (intake, after) = (parts.books.intake(), self.after);
+        let held = intake
+            .held(self.ids, self.reason, after, REPLAY_MAX)
+            .await
+            .map_err(failed)?;
         let (mut replayed, events) = blocking(move || {
-            let reader = stream.reader()?;
-            let held = self.held(&reader).map_err(failed)?;
             let mut replayed = Replayed {
                 checked: u64::try_from(held.len()).unwrap_or(u64::MAX),
                 last: held.last().map_or(after, |held| held.id),
@@ -136,14 +137,9 @@ impl QuarantineReplay {
         })
         .await?;
         if !events.is_empty() {
-            replayed.replayed = parts.stream.requeue(events).await?;
+            replayed.replayed = intake.requeue(events).await?;
         }
         Ok(replayed)
-    }
-
-    fn held(&self, reader: &Reader) -> rusqlite::Result<Vec<Held>> {
-        let ids = self.ids.as_deref();
-        reader.held(ids, self.reason.as_deref(), self.after, REPLAY_MAX)
     }
 }
 
@@ -186,6 +182,7 @@ fn only_producer<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a
     }
 }
 
-fn failed(error: rusqlite::Error) -> Refused {
-    Refused::Failed(format!("the stream can't be read: {error}"))
+/// Why quarantine can't be read, for the operator.
+pub(super) fn failed(error: QuarantineError) -> Refused {
+    Refused::Failed(format!("{:#}", anyhow::Error::new(error)))
 }

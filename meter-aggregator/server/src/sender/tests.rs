@@ -18,6 +18,10 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use weir_meter_core::{ledger::book, policy::Policy, tariff::Tariff};
+use weir_meter_store::{
+    ledger::{IntentFilter, Ledger},
+    stream::Stream,
+};
 use weir_wire::{
     ids::RequestId,
     proto::usage::{Kind, Outcome, UsageEvent, Witness},
@@ -26,9 +30,7 @@ use weir_wire::{
 use super::*;
 use crate::{
     config::{Billing, StripeSettings},
-    ledger::{IntentFilter, Ledger},
     reconciler::Reconciler,
-    stream::Stream,
 };
 
 const TENANTS: usize = 12;
@@ -114,7 +116,6 @@ struct Fixture {
     books: Books,
     sender: Arc<Sender>,
     seen: Shared,
-    _stream: Stream,
     _folder: tempfile::TempDir,
 }
 
@@ -151,7 +152,7 @@ async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let stream = Stream::open(folder.path()).unwrap();
     let ledger = Ledger::open(folder.path()).unwrap();
-    let books = Books::new(ledger, stream.reader().unwrap(), billing.clone()).unwrap();
+    let books = Books::alone(ledger, stream, billing.clone()).unwrap();
     let events = (0..TENANTS * HOURS).map(|n| {
         let ms = hour_ms(n / TENANTS).cast_unsigned();
         let event = UsageEvent {
@@ -166,16 +167,20 @@ async fn fixture() -> Fixture {
     });
     let events: Vec<(i64, UsageEvent)> = events.collect();
     let book = move |ledger: &mut Ledger| {
-        ledger.transaction(|change| book::book(change, events, &billing.rules(), now_ms()))
+        ledger.transaction(Scope::Whole, |change| {
+            book::book_numbered(change, events, &billing.rules(), now_ms())
+        })
     };
     books.with(book).await.unwrap();
     let sender = Arc::new(Sender::new(stripe.unwrap(), books.clone()));
-    assert_eq!(sender.plan(false).await.unwrap(), TENANTS * HOURS);
+    assert_eq!(
+        sender.plan(Scope::Whole, false).await.unwrap(),
+        TENANTS * HOURS
+    );
     Fixture {
         books,
         sender,
         seen,
-        _stream: stream,
         _folder: folder,
     }
 }
@@ -187,7 +192,7 @@ impl Fixture {
             limit: 1_000,
             ..IntentFilter::default()
         };
-        let intents = self.books.look(move |ledger, _| ledger.intents(&filter));
+        let intents = self.books.look(move |ledger| ledger.intents(&filter));
         intents.await.unwrap().len()
     }
 }
@@ -195,7 +200,7 @@ impl Fixture {
 #[tokio::test]
 async fn many_calls_are_under_way_and_one_of_a_tenant_and_meter() {
     let f = fixture().await;
-    f.sender.send_due().await.unwrap();
+    f.sender.send_due(Scope::Whole).await.unwrap();
     assert_eq!(f.in_state(State::Accepted).await, TENANTS * HOURS);
     let (most_of_one, most) = {
         let seen = f.seen.lock().unwrap();
@@ -208,7 +213,7 @@ async fn many_calls_are_under_way_and_one_of_a_tenant_and_meter() {
 
     // What Stripe counted is confirmed by its sums.
     let reconciler = Reconciler::new(f.books.clone(), f.sender.clone());
-    assert_eq!(reconciler.run().await.unwrap(), TENANTS * HOURS);
+    assert_eq!(reconciler.run(Scope::Whole).await.unwrap(), TENANTS * HOURS);
     assert_eq!(f.in_state(State::Confirmed).await, TENANTS * HOURS);
 }
 
@@ -216,7 +221,7 @@ async fn many_calls_are_under_way_and_one_of_a_tenant_and_meter() {
 async fn who_stops_begins_no_call_and_waits_for_those_under_way() {
     let f = fixture().await;
     let sender = f.sender.clone();
-    let sending = tokio::spawn(async move { sender.send_due().await });
+    let sending = tokio::spawn(async move { sender.send_due(Scope::Whole).await });
     while f.seen.lock().unwrap().most == 0 {
         tokio::task::yield_now().await;
     }
@@ -235,13 +240,19 @@ async fn who_stops_begins_no_call_and_waits_for_those_under_way() {
 async fn a_key_that_is_refused_holds_no_intent() {
     let f = fixture().await;
     f.seen.lock().unwrap().is_closed = true;
-    let error = f.sender.send_due().await.unwrap_err().to_string();
+    let error = f
+        .sender
+        .send_due(Scope::Whole)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("401: Expired API Key"), "{error}");
     // No more than were under way.
     assert!(f.seen.lock().unwrap().refused <= CALLS_MAX);
     assert_eq!(f.in_state(State::Held).await, 0);
     f.seen.lock().unwrap().is_closed = false;
-    f.books.with(Ledger::hurry).await.unwrap();
-    f.sender.send_due().await.unwrap();
+    let hurry = f.books.with(|ledger| ledger.hurry(Scope::Whole));
+    hurry.await.unwrap();
+    f.sender.send_due(Scope::Whole).await.unwrap();
     assert_eq!(f.in_state(State::Accepted).await, TENANTS * HOURS);
 }

@@ -1,7 +1,11 @@
 //! Carries calls to Stripe: signs and slows them, reads what comes, asks again where
 //! that does no harm.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -83,13 +87,28 @@ impl StripeError {
     }
 }
 
+/// How fast calls may be made.
+struct Limits {
+    calls: DefaultDirectRateLimiter,
+    reads: DefaultDirectRateLimiter,
+}
+
+impl Limits {
+    fn new(calls_per_second: NonZeroU32, reads_per_second: NonZeroU32) -> Arc<Self> {
+        Arc::new(Self {
+            calls: limiter(calls_per_second),
+            reads: limiter(calls_per_second.min(reads_per_second)),
+        })
+    }
+}
+
 /// The way to one account.
 pub struct Client {
     base: String,
     bearer: HeaderValue,
     http: Http,
-    calls: DefaultDirectRateLimiter,
-    reads: DefaultDirectRateLimiter,
+    calls_per_second: NonZeroU32,
+    limits: RwLock<Arc<Limits>>,
 }
 
 impl Client {
@@ -106,17 +125,45 @@ impl Client {
             base: base.to_owned(),
             bearer,
             http,
-            calls: limiter(calls_per_second),
-            reads: limiter(calls_per_second.min(READS_PER_SECOND)),
+            calls_per_second,
+            limits: RwLock::new(Limits::new(calls_per_second, READS_PER_SECOND)),
         })
     }
 
-    /// Makes a call once.
+    /// Makes calls at that part of what Stripe allows, `part` of `whole`, and one a second
+    /// at least: other processes make the rest.
+    pub fn share(&self, part: u16, whole: u16) {
+        let part_of = |all: NonZeroU32| {
+            let share = all.get().saturating_mul(u32::from(part));
+            let share = share.checked_div(u32::from(whole)).unwrap_or(0);
+            NonZeroU32::new(share).unwrap_or(NonZeroU32::MIN)
+        };
+        let limits = Limits::new(part_of(self.calls_per_second), part_of(READS_PER_SECOND));
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&limits)
+    }
+
+    /// Makes a call once, when the limiter lets it.
     pub async fn once(&self, call: &Call) -> Result<(Answer, Vec<u8>), StripeError> {
+        self.turn(call).await;
+        self.now(call).await
+    }
+
+    /// Waits until the limiter lets a call.
+    pub async fn turn(&self, call: &Call) {
+        let limits = self.limits();
         if call.method == Method::Get {
-            self.reads.until_ready().await;
+            limits.reads.until_ready().await;
         }
-        self.calls.until_ready().await;
+        limits.calls.until_ready().await;
+    }
+
+    /// Makes a call now, whose turn it is.
+    pub async fn now(&self, call: &Call) -> Result<(Answer, Vec<u8>), StripeError> {
         let url = format!("{}{}", self.base, call.path);
         let encoded = call.encoded();
         let request = match call.method {

@@ -35,6 +35,11 @@ impl Stripe {
         Ok(Self { settings, client })
     }
 
+    /// Makes calls at that part of what Stripe allows; see [`Client::share`].
+    pub fn share(&self, part: u16, whole: u16) {
+        self.client.share(part, whole);
+    }
+
     pub fn account(&self) -> &str {
         &self.settings.account
     }
@@ -72,9 +77,18 @@ impl Stripe {
         meters::check(&self.settings.meters, &found).map_err(MeterError::Wrong)
     }
 
-    /// Sends one meter event, once, when the limiter lets it.
-    pub async fn send(&self, event: &MeterEvent<'_>) -> Attempt {
-        match self.client.once(&Call::meter_event(event)).await {
+    /// Sends one meter event, once, when the limiter lets it, unless that is too late then.
+    pub async fn send_unless(
+        &self,
+        event: &MeterEvent<'_>,
+        is_late: impl FnOnce() -> bool,
+    ) -> Option<Attempt> {
+        let call = Call::meter_event(event);
+        self.client.turn(&call).await;
+        if is_late() {
+            return None;
+        }
+        Some(match self.client.now(&call).await {
             Ok((answer, _)) => stripe::attempt(Some(answer)),
             Err(error) => {
                 tracing::warn!(
@@ -84,7 +98,7 @@ impl Stripe {
                 );
                 stripe::attempt(None)
             }
-        }
+        })
     }
 
     /// What a meter counted of a customer in each hour of `[start, end)` that has

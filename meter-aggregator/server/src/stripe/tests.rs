@@ -71,7 +71,7 @@ async fn each_call_says_who_asks_in_which_version() {
         timestamp_s: 3_600,
         idempotency_key: "weir_1-0",
     };
-    let attempt = stripe.send(&event).await;
+    let attempt = stripe.send_unless(&event, || false).await.unwrap();
     assert!(matches!(attempt, Attempt::Answered { status: 200, .. }));
     stripe.invoice("in_1").await.unwrap();
     let asked = stub.asked.lock().unwrap();
@@ -107,7 +107,7 @@ async fn an_event_is_sent_once_whatever_comes() {
             timestamp_s: 0,
             idempotency_key: "k",
         };
-        let attempt = stripe.send(&mapping).await;
+        let attempt = stripe.send_unless(&mapping, || false).await.unwrap();
         assert!(matches!(attempt, Attempt::Answered { status: found, .. } if found == status));
         assert_eq!(stub.asked.lock().unwrap().len(), 1);
     }
@@ -207,7 +207,7 @@ async fn a_cut_answer_is_none_unless_it_says_done() {
         ),
         ("HTTP/1.1 200 O", false),
     ] {
-        let attempt = cut(head).await.send(&event).await;
+        let attempt = cut(head).await.send_unless(&event, || false).await.unwrap();
         let answered = matches!(attempt, Attempt::Answered { status: 200, .. });
         assert_eq!(answered, done, "{head}: {attempt:?}");
     }
@@ -230,5 +230,8 @@ async fn no_answer_is_none() {
         timestamp_s: 0,
         idempotency_key: "k",
     };
-    assert_eq!(stripe.send(&mapping).await, Attempt::Unanswered);
+    assert_eq!(
+        stripe.send_unless(&mapping, || false).await.unwrap(),
+        Attempt::Unanswered
+    );
 }

@@ -11,7 +11,7 @@ use weir_meter_core::log::{
     rotation::{fingerprint, fingerprint_length},
 };
 
-use crate::ledger::{FileId, Mark};
+use weir_meter_store::ledger::{FileId, Mark};
 
 /// How much is read at a time, in bytes.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;

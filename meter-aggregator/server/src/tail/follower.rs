@@ -14,15 +14,15 @@ use weir_meter_core::log::{
     rotation::{Found, is_rotated, to_read},
     sift::sift,
 };
+use weir_meter_store::{
+    ledger::{FileId, Mark},
+    stream::Aside,
+};
 use weir_wire::{proto::usage::UsageEvent, usage::line::LineKey};
 
 use super::{
     file::{Came, Open, identify, modified_ns},
     state::LogState,
-};
-use crate::{
-    ledger::{FileId, Mark},
-    stream::Aside,
 };
 
 /// How long a rotated file must not have grown before it counts as whole.

@@ -9,15 +9,18 @@ mod state;
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
+use weir_meter_store::{
+    ledger::{FileId, LedgerError, Mark},
+    stream::{AppendError, Batch, Way},
+};
 use weir_process::now_ms;
 use weir_wire::{keys::Keyring, usage::line::LineKey};
 
 use crate::{
+    api::hostname,
     books::Books,
     config::{AccessLog, Producer},
     ingest::{Source, sort},
-    ledger::{FileId, LedgerError, Mark},
-    stream::{AppendError, Batch, Stream, Way},
 };
 use follower::{Block, Follower, Step};
 pub use state::{LogState, LogStatus};
@@ -33,7 +36,6 @@ const BUSY: Duration = Duration::from_millis(50);
 
 /// One log and where it leads.
 pub struct Tail {
-    pub stream: Arc<Stream>,
     pub books: Books,
     /// What verifies the events' contexts.
     pub keys: Arc<Keyring>,
@@ -51,15 +53,13 @@ pub struct Tail {
 impl Tail {
     /// Each of the logs, on this host.
     pub fn all(
-        stream: &Arc<Stream>,
         books: &Books,
         keys: &Arc<Keyring>,
         logs: Vec<(AccessLog, Arc<LogState>)>,
     ) -> anyhow::Result<Vec<Self>> {
-        let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let host = hostname()?;
         let states: Vec<Arc<LogState>> = logs.iter().map(|(_, state)| state.clone()).collect();
         let tails = logs.into_iter().map(|(log, state)| Self {
-            stream: stream.clone(),
             books: books.clone(),
             keys: keys.clone(),
             log,
@@ -153,7 +153,7 @@ impl Tail {
     async fn append(&self, block: Block) -> Result<(), AppendError> {
         let batch = batch(block, &self.log.producer, &self.keys);
         loop {
-            match self.stream.append(batch.clone()).await {
+            match self.books.intake().append(batch.clone()).await {
                 // Nothing is read meanwhile, and others are let in.
                 Err(AppendError::Busy | AppendError::Full { .. }) => tokio::time::sleep(BUSY).await,
                 outcome => return outcome,

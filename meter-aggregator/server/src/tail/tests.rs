@@ -12,7 +12,11 @@ use std::{
 
 use prost::Message as _;
 use tempfile::TempDir;
-use weir_meter_core::tariff::Tariff;
+use weir_meter_core::{ledger::book, tariff::Tariff};
+use weir_meter_store::{
+    ledger::{Ledger, Wanted},
+    stream::Stream,
+};
 use weir_wire::{
     context,
     ids::RequestId,
@@ -24,10 +28,7 @@ use weir_wire::{
 };
 
 use super::*;
-use crate::{
-    config::Billing,
-    ledger::{Ledger, Wanted},
-};
+use crate::config::Billing;
 
 const TOKEN: &str = "the gateways' token";
 
@@ -145,7 +146,7 @@ impl Fixture {
         let requests = self
             .tail
             .books
-            .look(move |l, _| l.requests(&wanted, &Tariff::default()))
+            .look(move |l| l.requests(&wanted, &Tariff::default()))
             .await;
         let mut numbers: Vec<u64> = requests
             .unwrap()
@@ -163,8 +164,7 @@ impl Fixture {
 
     pub(super) async fn quarantined(&self) -> i64 {
         let books = &self.tail.books;
-        let count = books.look(|_, reader| Ok(reader.quarantined()?));
-        count.await.unwrap()
+        books.intake().quarantined().await.unwrap()
     }
 
     async fn missing(&self) -> u64 {
@@ -187,9 +187,9 @@ impl Fixture {
 fn tail(folder: &TempDir) -> Tail {
     let data = folder.path().join("data");
     fs::create_dir_all(&data).unwrap();
-    let stream = Arc::new(Stream::open(&data).unwrap());
+    let stream = Stream::open(&data).unwrap();
     let ledger = Ledger::open(&data).unwrap();
-    let books = Books::new(ledger, stream.reader().unwrap(), Billing::default()).unwrap();
+    let books = Books::alone(ledger, stream, Billing::default()).unwrap();
     let log = AccessLog {
         path: folder.path().join("usage.log"),
         producer: Producer {
@@ -199,7 +199,7 @@ fn tail(folder: &TempDir) -> Tail {
         },
     };
     let state = Arc::new(LogState::new(log.path.clone()));
-    let tails = Tail::all(&stream, &books, &Arc::new(keyring()), vec![(log, state)]);
+    let tails = Tail::all(&books, &Arc::new(keyring()), vec![(log, state)]);
     tails.unwrap().pop().unwrap()
 }
 
@@ -378,13 +378,14 @@ fn a_stop_is_heeded_at_once() {
     f.append("usage.log", &lines(&[1]));
     runtime().block_on(async {
         let (stop, stopped) = watch::channel(false);
-        let (books, stream) = (f.tail.books.clone(), f.tail.stream.clone());
+        let books = f.tail.books.clone();
         let reading = tokio::spawn(f.tail.run(stopped));
-        let mut tail = stream.tail.clone();
+        let mut tail = books.intake().tail();
         tail.wait_for(|last| *last == 1).await.unwrap();
         stop.send_replace(true);
         reading.await.unwrap();
         books.book_all().await.unwrap();
-        assert_eq!(books.with(|l| l.booked_upto()).await.unwrap(), 1);
+        let booked = books.with(|l| l.progress(book::STREAM));
+        assert_eq!(booked.await.unwrap(), 1);
     });
 }

@@ -12,11 +12,14 @@ use weir_meter_core::{
     dunning::{OnPaymentFailed, OnUncollectible, Policy},
     stripe::{METER_ERRORS, sign},
 };
+use weir_meter_store::{
+    ledger::{Billing, Ledger},
+    stream::Stream,
+};
 
 use super::*;
 use crate::{
     config::RouterSettings,
-    ledger::{Billing, Ledger},
     proto::{
         CreateTenantRequest, GetTenantRequest, ListTenantsRequest, ListTenantsResponse,
         MakeKeyRequest, MakeKeyResponse, ResumeTenantRequest, RevokeKeyRequest, RevokeKeyResponse,
@@ -24,7 +27,6 @@ use crate::{
         UpdateTenantRequest,
         tenants_server::{Tenants, TenantsServer},
     },
-    stream::Stream,
     stripe::stub::{self, Stub, good},
 };
 
@@ -120,12 +122,8 @@ impl Fixture {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stream = Stream::open(folder.path()).unwrap();
-        let books = Books::new(
-            Ledger::open(folder.path()).unwrap(),
-            stream.reader().unwrap(),
-            Default::default(),
-        )
-        .unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let books = Books::alone(ledger, stream, Default::default()).unwrap();
         let (stub, stripe) = stub::start(Vec::new(), 10_000).await;
         let sender = Arc::new(Sender::new(stripe, books.clone()));
         let router = FakeRouter::default();

@@ -7,16 +7,17 @@ use anyhow::Context as _;
 use tokio::sync::{Notify, watch};
 use weir_meter_core::{
     dunning::{Hold, Policy, Seen},
+    lease::Scope,
     ledger::reconcile,
     meter::Meter,
     stripe::METER_ERRORS,
 };
+use weir_meter_store::ledger::{Ledger, LedgerError, Webhook};
 use weir_process::now_ms;
 
 use super::router::Router;
 use crate::{
     books::Books,
-    ledger::{Ledger, LedgerError, Webhook},
     sender::Sender,
     stripe::{MeterError, StripeError},
 };
@@ -76,9 +77,9 @@ impl Worker {
         }
     }
 
-    /// All that is due.
+    /// All that is due, where no other replica does it.
     pub async fn handle_due(&self) {
-        loop {
+        while self.books.held().borrow().house().is_some() {
             let handled = match self.books.with(|l| l.next_webhook(now_ms())).await {
                 Ok(None) => return,
                 Ok(Some(webhook)) => self.handle(webhook).await,
@@ -215,11 +216,12 @@ impl Worker {
             .since_ms
             .unwrap_or_else(|| until_ms.saturating_sub(WINDOW_MS));
         let (id, about, at_ms) = (webhook.id.clone(), webhook.about.clone(), webhook.at_ms);
+        let scopes = self.books.asked();
         self.books
             .with(move |ledger| {
                 ledger.note_meter_errors(&id, &about, &report, at_ms)?;
                 match &meter {
-                    Some(meter) => recheck(ledger, meter, (since_ms, until_ms)),
+                    Some(meter) => recheck(ledger, &scopes, meter, (since_ms, until_ms)),
                     None => Ok(()),
                 }
             })
@@ -235,12 +237,17 @@ impl Worker {
 /// The one place where a report starts a reconciliation.
 fn recheck(
     ledger: &mut Ledger,
+    scopes: &[Scope],
     meter: &Meter,
     (since_ms, until_ms): (i64, i64),
 ) -> Result<(), LedgerError> {
     // Stripe looks at events some time after it took them.
     let sent = (since_ms.saturating_sub(WINDOW_MS), until_ms);
-    let intents = ledger.transaction(|change| reconcile::recheck(change, meter, sent))?;
+    let mut intents = 0_usize;
+    for scope in scopes {
+        let found = ledger.transaction(*scope, |change| reconcile::recheck(change, meter, sent))?;
+        intents = intents.saturating_add(found);
+    }
     tracing::info!(%meter, since_ms, until_ms, intents, "what was sent is asked about again");
     Ok(())
 }

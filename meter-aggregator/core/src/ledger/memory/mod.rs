@@ -22,6 +22,7 @@ use crate::{
     hour::Hour,
     intent::State,
     journal::{self, Line},
+    lease::Shard,
     meter::Meter,
 };
 
@@ -91,6 +92,10 @@ pub struct Memory {
     pub calls: usize,
     /// Whether it is none: what was written before a crash stays.
     pub is_torn: bool,
+    /// Whether each shard has a journal of its own.
+    pub is_sharded: bool,
+    /// The shard that the next transactions are about.
+    pub shard: Option<Shard>,
 }
 
 /// One transaction.
@@ -100,6 +105,7 @@ pub struct Transaction<'a> {
     calls: usize,
     writes: usize,
     fault: Fault,
+    shard: Option<Shard>,
 }
 
 impl Memory {
@@ -118,6 +124,7 @@ impl Memory {
             calls: 0,
             writes: 0,
             fault,
+            shard: self.shard,
         };
         let mut result = procedure(&mut transaction);
         self.calls = transaction.calls;
@@ -173,8 +180,20 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Whether a tenant is in the transaction's scope.
+    fn has(&self, tenant: &TenantId) -> bool {
+        self.shard.is_none_or(|shard| Shard::of(tenant) == shard)
+    }
+
+    #[track_caller]
+    fn must_have(&self, tenant: &TenantId) {
+        assert!(self.has(tenant), "a transaction of another shard: {tenant}");
+    }
+
     fn chosen(&self, limit: usize, is: impl Fn(&Intent) -> bool) -> Vec<Intent> {
-        let chosen = self.disk.intents.iter().filter(|i| is(i));
+        let of_scope = |i: &&Intent| self.has(&i.bucket.tenant);
+        let chosen = self.disk.intents.iter().filter(of_scope);
+        let chosen = chosen.filter(|i| is(i));
         chosen.take(limit).cloned().collect()
     }
 
@@ -225,6 +244,7 @@ impl Books for Transaction<'_> {
 
     fn requests(&mut self, keys: &[RequestKey]) -> Result<Vec<Option<RequestRow>>, Crash> {
         self.call()?;
+        keys.iter().for_each(|key| self.must_have(&key.tenant));
         let row = |key| self.disk.requests.get(key).map(|row| (**row).clone());
         Ok(keys.iter().map(row).collect())
     }
@@ -244,19 +264,23 @@ impl Books for Transaction<'_> {
         self.call()?;
         let due = |(key, row): (&RequestKey, &Rc<RequestRow>)| Some((row.due_ms?, key.clone()));
         let mut due: Vec<_> = self.disk.requests.iter().filter_map(due).collect();
-        due.retain(|(at, _)| *at <= now_ms);
+        due.retain(|(at, key)| *at <= now_ms && self.has(&key.tenant));
         due.sort();
         Ok(due.into_iter().take(limit).map(|(_, key)| key).collect())
     }
 
     fn journal_end(&mut self) -> Result<[u8; 32], Crash> {
         self.call()?;
-        let last = self.disk.journal.last();
+        let mut entries = self.disk.journal.iter().rev();
+        let last = entries.find(|entry| self.has(&entry.0.tenant));
         Ok(last.map_or(journal::GENESIS, |entry| entry.1))
     }
 
     fn append_journal(&mut self, lines: &[(Line, [u8; 32])]) -> Result<(), Crash> {
         self.write()?;
+        lines
+            .iter()
+            .for_each(|(line, _)| self.must_have(&line.tenant));
         let lines = lines.iter().cloned().map(Rc::new);
         self.disk.journal.extend(lines);
         Ok(())
@@ -265,6 +289,7 @@ impl Books for Transaction<'_> {
     fn add_to_buckets(&mut self, changes: &[(BucketKey, i64)]) -> Result<(), Crash> {
         self.write()?;
         for (key, change) in changes {
+            self.must_have(&key.tenant);
             self.disk.buckets.entry(key.clone()).or_default().total += change;
         }
         Ok(())
@@ -290,6 +315,7 @@ impl Books for Transaction<'_> {
             .buckets
             .iter()
             .filter(|(key, bucket)| key.hour <= upto && bucket.total != bucket.planned)
+            .filter(|(key, _)| self.has(&key.tenant))
             .map(|(key, bucket)| (key.clone(), *bucket))
             .collect();
         changed.retain(|(key, _)| {
@@ -301,6 +327,7 @@ impl Books for Transaction<'_> {
 
     fn insert_intent(&mut self, intent: &Intent) -> Result<i64, Crash> {
         self.write()?;
+        self.must_have(&intent.bucket.tenant);
         let mut intent = intent.clone();
         intent.id = i64::try_from(self.disk.intents.len()).unwrap() + 1;
         let is_new = !self.disk.identifiers.contains_key(&intent.identifier);
@@ -314,6 +341,7 @@ impl Books for Transaction<'_> {
 
     fn update_intent(&mut self, intent: &Intent) -> Result<(), Crash> {
         self.write()?;
+        self.must_have(&intent.bucket.tenant);
         self.take_identifier(intent);
         let row = &mut self.disk.intents[index(intent.id)];
         assert_eq!(
@@ -332,7 +360,7 @@ impl Books for Transaction<'_> {
 
     fn intent(&mut self, id: i64) -> Result<Option<Intent>, Crash> {
         self.call()?;
-        Ok(self.disk.intents.iter().find(|i| i.id == id).cloned())
+        Ok(self.chosen(1, |i| i.id == id).pop())
     }
 
     fn open_intent(&mut self, key: &BucketKey) -> Result<Option<Intent>, Crash> {
@@ -424,7 +452,8 @@ impl Books for Transaction<'_> {
 
     fn adjustment(&mut self, id: i64) -> Result<Option<Adjustment>, Crash> {
         self.call()?;
-        Ok(self.disk.adjustments.iter().find(|a| a.id == id).cloned())
+        let is = |a: &&Adjustment| a.id == id && self.has(&a.bucket.tenant);
+        Ok(self.disk.adjustments.iter().find(is).cloned())
     }
 
     fn proposal(&mut self, key: &BucketKey) -> Result<Option<Adjustment>, Crash> {
@@ -435,12 +464,14 @@ impl Books for Transaction<'_> {
 
     fn proposals(&mut self) -> Result<Vec<Adjustment>, Crash> {
         self.call()?;
-        let is = |a: &&Adjustment| a.state == AdjustmentState::Proposed;
+        let is =
+            |a: &&Adjustment| a.state == AdjustmentState::Proposed && self.has(&a.bucket.tenant);
         Ok(self.disk.adjustments.iter().filter(is).cloned().collect())
     }
 
     fn insert_adjustment(&mut self, adjustment: &Adjustment) -> Result<i64, Crash> {
         self.write()?;
+        self.must_have(&adjustment.bucket.tenant);
         let id = i64::try_from(self.disk.adjustments.len()).unwrap() + 1;
         let adjustment = Adjustment {
             id,

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BucketKey, Intent, Memory, RequestKey, bucket_of};
-use crate::{intent::State, journal::Walk, ledger::AdjustmentState};
+use crate::{intent::State, journal::Walk, lease::Shard, ledger::AdjustmentState};
 
 impl Memory {
     /// Checks what must hold between any two transactions.
     #[track_caller]
     pub fn check(&self) {
         let disk = &self.disk;
-        let mut walk = Walk::default();
+        let mut walks: BTreeMap<Option<Shard>, Walk> = BTreeMap::new();
         let mut journal: BTreeMap<BucketKey, i64> = BTreeMap::new();
         for entry in &disk.journal {
             let (line, hash) = &**entry;
+            let chain = self.is_sharded.then(|| Shard::of(&line.tenant));
+            let walk = walks.entry(chain).or_default();
             walk.next(line, hash).unwrap();
             let key = RequestKey {
                 id: line.request_id,

@@ -3,6 +3,8 @@
 //! an operator who interferes. In the end the ledger is what was used, and Stripe has
 //! what the ledger says, once. A seed decides all of it.
 
+mod actor;
+mod fleet;
 mod operator;
 mod process;
 mod random;
@@ -17,6 +19,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use weir_wire::ids::TenantId;
 
 use self::{
+    actor::Actor,
     process::Process,
     random::Random,
     stripe::{Mood, Stripe},
@@ -27,7 +30,7 @@ use super::{
     memory::{Crash, Fault, Memory, Transaction},
     plan::Billable,
 };
-use crate::{meter::Meter, policy::Policy, tariff::Tariff};
+use crate::{lease::memory::Table, meter::Meter, policy::Policy, tariff::Tariff};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -55,6 +58,22 @@ enum Mutant {
     Hasty,
     /// A summary that was not answered counts as one of nothing.
     Blind,
+    /// Of a fleet: no transaction looks at its shard's epoch.
+    NoCheck,
+    /// A shard that is taken over keeps its epoch.
+    SameEpoch,
+    /// What came of a call is written down by whoever made it.
+    OldSender,
+    /// Redis forgets entries before they are booked.
+    AckFirst,
+    /// Redis is trimmed up to what was delivered, booked or not.
+    TrimFar,
+    /// A group that Redis lost begins at the stream's end.
+    GroupAtEnd,
+    /// Nobody takes over what another consumer had read.
+    NoClaim,
+    /// Kafka's offset is in the ledger before what it stands for.
+    OffsetFirst,
 }
 
 /// What does not change in a run.
@@ -92,6 +111,9 @@ struct World {
     traffic: Traffic,
     memory: Memory,
     stripe: Stripe,
+    /// Who works on what; of a fleet.
+    table: Table,
+    actor: Actor,
     /// `None` while it is dead.
     process: Option<Process>,
     restart_ms: i64,
@@ -163,6 +185,8 @@ impl World {
                 ..Memory::default()
             },
             stripe,
+            table: Table::new(),
+            actor: Actor::alone(),
             process: None,
             restart_ms: 0,
             deaths,
@@ -179,6 +203,11 @@ impl World {
         &mut self,
         procedure: impl FnOnce(&mut Transaction<'_>, &Setup) -> Result<T, Crash>,
     ) -> Option<T> {
+        if !self.may_write() {
+            self.actor.is_fenced = true;
+            self.die();
+            return None;
+        }
         let fault = if self.random.chance(self.deaths) {
             match self.random.below(CALLS + CALLS / 2) {
                 call if call < CALLS => Fault::At(call),
@@ -188,13 +217,17 @@ impl World {
             Fault::None
         };
         let setup = Rc::clone(&self.setup);
+        self.memory.shard = self.actor.scope.shard();
         let result = self
             .memory
             .transaction(fault, |books| procedure(books, &setup));
+        self.memory.shard = None;
+        self.actor.has_committed = result.is_ok() || fault == Fault::Committed;
         if self.is_watched {
             self.memory.check();
         }
-        if result.is_err() {
+        let survives = self.actor.survives;
+        if result.is_err() && !(survives > 0 && self.random.chance(survives)) {
             self.die();
         }
         result.ok()

@@ -1,9 +1,12 @@
 //! The operator: now and then he interferes, and in the end he decides what waits for
 //! him. What he says of Stripe is true: he looked.
 
+use weir_wire::ids::TenantId;
+
 use super::World;
 use crate::{
     intent::State,
+    lease::{Scope, Shard},
     ledger::{
         Adjustment, AdjustmentState, Intent,
         memory::{Crash, Transaction},
@@ -85,36 +88,62 @@ impl World {
         }
     }
 
+    /// Says something of an intent, or of an adjustment.
     fn say<T>(
         &mut self,
+        tenant: Option<TenantId>,
         word: impl FnOnce(&mut Transaction<'_>, &super::Setup) -> Result<T, Failed<Crash>>,
     ) {
+        if let (Some(tenant), Scope::Asked(_)) = (tenant, self.actor.scope) {
+            self.actor.scope = Scope::Asked(Shard::of(&tenant));
+        }
         self.transaction(|books, setup| heard(word(books, setup)));
+    }
+
+    fn whose_intent(&self, id: i64) -> Option<TenantId> {
+        let intent = self.memory.disk.intents.iter().find(|i| i.id == id)?;
+        Some(intent.bucket.tenant.clone())
+    }
+
+    fn whose_adjustment(&self, id: i64) -> Option<TenantId> {
+        let adjustment = self.memory.disk.adjustments.iter().find(|a| a.id == id)?;
+        Some(adjustment.bucket.tenant.clone())
     }
 
     fn retry(&mut self, id: i64) {
         let now_ms = self.now_ms;
         self.retried.insert(id);
-        self.say(|books, setup| operator::retry(books, id, "acct", &setup.policy, now_ms));
+        let whose = self.whose_intent(id);
+        self.say(whose, |books, setup| {
+            operator::retry(books, id, "acct", &setup.policy, now_ms)
+        });
     }
 
     fn cancel(&mut self, id: i64) {
         self.cancelled.insert(id);
-        self.say(|books, _| operator::cancel(books, id, "no"));
+        let whose = self.whose_intent(id);
+        self.say(whose, |books, _| operator::cancel(books, id, "no"));
     }
 
     fn accept(&mut self, id: i64) {
-        self.say(|books, _| operator::accept(books, id, "it is there"));
+        let whose = self.whose_intent(id);
+        self.say(whose, |books, _| operator::accept(books, id, "it is there"));
     }
 
     fn approve(&mut self, id: i64) {
         let now_ms = self.now_ms;
-        self.say(|books, setup| operator::approve(books, id, "acct", &setup.policy, now_ms));
+        let whose = self.whose_adjustment(id);
+        self.say(whose, |books, setup| {
+            operator::approve(books, id, "acct", &setup.policy, now_ms)
+        });
     }
 
     fn reject(&mut self, id: i64) {
         let now_ms = self.now_ms;
-        self.say(|books, _| operator::reject(books, id, "no", "acct", now_ms));
+        let whose = self.whose_adjustment(id);
+        self.say(whose, |books, _| {
+            operator::reject(books, id, "no", "acct", now_ms)
+        });
     }
 
     /// Stripe's webhook says that something is wrong with a meter.

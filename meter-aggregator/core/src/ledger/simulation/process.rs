@@ -98,6 +98,11 @@ impl World {
         {
             self.book();
         }
+        self.work_on();
+    }
+
+    /// All of what it does with what is booked, once.
+    pub fn work_on(&mut self) {
         self.book_waiting(false);
         self.expire();
         self.plan(false);
@@ -133,7 +138,7 @@ impl World {
             }
         }
         let now_ms = self.now_ms;
-        self.transaction(|books, setup| book::book(books, events, &setup.rules(), now_ms));
+        self.transaction(|books, setup| book::book_numbered(books, events, &setup.rules(), now_ms));
     }
 
     pub fn book_waiting(&mut self, all: bool) {
@@ -148,12 +153,12 @@ impl World {
         self.transaction(|books, setup| plan::plan(books, setup, &setup.policy, now_ms, all));
     }
 
-    fn expire(&mut self) {
+    pub fn expire(&mut self) {
         let now_ms = self.now_ms;
         self.transaction(|books, setup| expire::expire(books, &setup.policy, now_ms, 5));
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let Some(process) = &self.process else { return };
         let busy: BTreeSet<Lane> = process.calls.iter().map(|c| lane(&c.intent)).collect();
         let (now_ms, limit) = (self.now_ms, 1 + self.random.below(4));
@@ -182,7 +187,7 @@ impl World {
     }
 
     /// One of the calls goes out, and its answer comes in.
-    fn post_one(&mut self) {
+    pub fn post_one(&mut self) {
         let count = self.calls();
         if count == 0 {
             return;
@@ -211,7 +216,8 @@ impl World {
         if self.setup.mutant == Mutant::FreshIdentifier {
             intent.identifier = format!("{}{}", intent.identifier, self.random.next());
         }
-        self.stripe.post(&mut self.random, &intent, self.now_ms)
+        let true_ms = self.true_ms();
+        self.stripe.post(&mut self.random, &intent, true_ms)
     }
 
     /// What Stripe said to have taken is told it anew by the operator's word alone.
@@ -227,7 +233,7 @@ impl World {
     }
 
     /// What came of one of the calls goes to the ledger.
-    fn finish_one(&mut self) {
+    pub fn finish_one(&mut self) {
         let Some(process) = &mut self.process else {
             return;
         };
@@ -245,14 +251,14 @@ impl World {
     }
 
     /// Asks Stripe for sums.
-    fn ask(&mut self) {
+    pub fn ask(&mut self) {
         let (now_ms, limit) = (self.now_ms, 1 + self.random.below(30));
         let due =
             self.transaction(|books, setup| reconcile::due(books, &setup.policy, now_ms, limit));
         for question in due.unwrap_or_default() {
             let (tenant, meter) = (question.tenant, question.meter);
             for hour in question.hours {
-                let sum = self.stripe.sum(&tenant, &meter, hour, now_ms);
+                let sum = self.stripe.sum(&tenant, &meter, hour, self.true_ms());
                 let sum = match self.setup.mutant {
                     Mutant::Blind => Some(sum.unwrap_or(0)),
                     _ => sum,
@@ -278,7 +284,7 @@ impl World {
     }
 
     /// One of the sums goes to the ledger, maybe late.
-    fn answer_one(&mut self) {
+    pub fn answer_one(&mut self) {
         let Some(process) = &mut self.process else {
             return;
         };
@@ -293,9 +299,8 @@ impl World {
         });
     }
 
-    /// Nothing fails any more, and time goes on until nothing is left to be done.
-    pub fn settle(&mut self) {
-        self.die();
+    /// Nothing fails any more, and all that was told has come.
+    pub fn calm(&mut self) {
         self.deaths = 0;
         self.stripe.mood = super::Mood::default();
         self.stripe.down_until_ms = 0;
@@ -305,6 +310,12 @@ impl World {
         let end_ms = (self.traffic.last_hour().start_s() + 3_600 + 300) * 1_000;
         self.now_ms = self.now_ms.max(end_ms);
         self.traffic.arrive(&mut self.random, self.now_ms);
+    }
+
+    /// Time goes on without a fault until nothing is left to be done.
+    pub fn settle(&mut self) {
+        self.die();
+        self.calm();
         for _ in 0..600 {
             self.work();
             if self.is_settled() {
@@ -313,17 +324,18 @@ impl World {
             self.decide_all();
             self.now_ms += 7 * 60_000 + HOUR_MS / 10;
         }
-        let open = self
-            .memory
-            .disk
-            .intents
-            .iter()
-            .filter(|i| !super::verdict::is_done(i));
+        self.complain();
+    }
+
+    /// It does not settle.
+    pub fn complain(&self) -> ! {
+        let intents = self.memory.disk.intents.iter();
+        let open = intents.filter(|i| !super::verdict::is_done(i));
         panic!("it does not settle: {:#?}", open.collect::<Vec<_>>());
     }
 
     /// Whether nothing is left to be done.
-    fn is_settled(&mut self) -> bool {
+    pub fn is_settled(&mut self) -> bool {
         let setup = Rc::clone(&self.setup);
         let disk = &self.memory.disk;
         let is_waiting = disk.requests.values().any(|row| row.due_ms.is_some());

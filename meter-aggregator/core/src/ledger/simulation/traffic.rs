@@ -42,6 +42,9 @@ pub struct Traffic {
     pub deliveries: Vec<Delivery>,
     /// The durable log: numbers, and which claim.
     pub stream: Vec<(i64, usize)>,
+    /// Claims in the order in which they were booked, where that is not the log's: another
+    /// consumer's entries may come after later ones.
+    pub booked: Option<Vec<usize>>,
 }
 
 /// A request as it was.
@@ -71,6 +74,7 @@ impl Traffic {
             claims: Vec::new(),
             deliveries: Vec::new(),
             stream: Vec::new(),
+            booked: None,
         };
         // Now and then all is of one hour, in amounts that are much alike.
         let is_narrow = random.chance(200);
@@ -280,11 +284,29 @@ impl Traffic {
             .collect()
     }
 
+    /// What a claim's event says, and whose it is.
+    pub fn event(&self, claim: usize) -> (&TenantId, &UsageEvent) {
+        let (claim, event) = &self.claims[claim];
+        (&claim.key.tenant, event)
+    }
+
+    /// Whose all of it is, each as often as something is told of him.
+    pub fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        self.claims.iter().map(|(claim, _)| &claim.key.tenant)
+    }
+
+    /// Claims in the order in which they count.
+    fn order(&self) -> Vec<usize> {
+        let all = || self.stream.iter().map(|(_, claim)| *claim).collect();
+        self.booked.clone().unwrap_or_else(all)
+    }
+
     /// What all that came is to come to.
     pub fn truth(&self) -> BTreeMap<BucketKey, i64> {
-        // Of each witness the first of its best, in the order of the stream.
+        // Of each witness the first of its best.
         let mut heard: BTreeMap<(&RequestKey, Witness), &Claim> = BTreeMap::new();
-        for (_, number) in &self.stream {
+        let order = self.order();
+        for number in &order {
             let claim = &self.claims[*number].0;
             let known = heard.entry((&claim.key, claim.witness)).or_insert(claim);
             if claim.rank > known.rank {
@@ -313,7 +335,8 @@ impl Traffic {
     pub fn conflicts(&self) -> BTreeSet<RequestKey> {
         let mut heard: BTreeMap<(&RequestKey, Witness), usize> = BTreeMap::new();
         let mut found = BTreeSet::new();
-        for (_, number) in &self.stream {
+        let order = self.order();
+        for number in &order {
             let (claim, event) = &self.claims[*number];
             let known = heard.entry((&claim.key, claim.witness)).or_insert(*number);
             let (before, first) = &self.claims[*known];

@@ -239,7 +239,7 @@ fn a_crash_books_nothing_and_nothing_twice() {
         let (now_ms, batch) = (desk.now_ms, batch.clone());
         let result = desk
             .memory
-            .transaction(fault, |b| book::book(b, batch, &rules, now_ms));
+            .transaction(fault, |b| book::book_numbered(b, batch, &rules, now_ms));
         desk.memory.check();
         result
     };

@@ -210,7 +210,7 @@ impl Desk {
                 let events = [Witness::Gateway, Witness::Router]
                     .map(|witness| event(n, witness, UsageSource::Reported, 1));
                 let events: Vec<_> = (self.seq + 1..).zip(events).collect();
-                memory.transaction(fault, |b| book::book(b, events, &rules, now_ms))?;
+                memory.transaction(fault, |b| book::book_numbered(b, events, &rules, now_ms))?;
                 self.seq += 2;
             }
             Do::BookWaiting => {
@@ -280,7 +280,8 @@ impl Desk {
             policy: &self.policy,
         };
         let now_ms = self.now_ms;
-        self.memory.run(|b| book::book(b, events, &rules, now_ms));
+        self.memory
+            .run(|b| book::book_numbered(b, events, &rules, now_ms));
         self.memory.check();
     }
 
