@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use weir_harness::{
     Stack,
     issuer::Algorithm,
+    parts::Service,
     pids::{self, RunProcess},
     stack::BASE_DOMAIN,
 };
@@ -27,6 +28,8 @@ pub struct Endpoints {
     envoy_admin: Vec<String>,
     router: String,
     aggregator: String,
+    /// All of them; the first is that one.
+    aggregators: Vec<String>,
     stripe: String,
     /// By name; with `/v1`, as a client's base URL.
     providers: BTreeMap<String, String>,
@@ -61,7 +64,9 @@ pub struct Endpoints {
     stream: PathBuf,
     logs: PathBuf,
     /// The configuration that the aggregator runs on.
-    pub aggregator_config: PathBuf,
+    aggregator_config: PathBuf,
+    /// By the name of its process, that of each.
+    aggregator_configs: BTreeMap<String, PathBuf>,
     router_config: PathBuf,
     envoy_configs: Vec<PathBuf>,
     processes: Vec<RunProcess>,
@@ -82,7 +87,13 @@ impl Endpoints {
             gateways: stack.gateways.iter().map(|g| g.url.clone()).collect(),
             envoy_admin: stack.gateways.iter().map(|g| g.admin.clone()).collect(),
             router: stack.router.url(),
-            aggregator: stack.aggregator.url(),
+            aggregator: stack.aggregator().url(),
+            aggregators: stack
+                .aggregators
+                .replicas
+                .iter()
+                .map(Service::url)
+                .collect(),
             stripe: stack.stripe_base.clone(),
             providers: stack
                 .providers
@@ -120,7 +131,13 @@ impl Endpoints {
             ledger: stack.data.join("ledger.db"),
             stream: stack.data.join("stream.db"),
             logs: stack.folder.clone(),
-            aggregator_config: stack.aggregator.config.clone().unwrap_or_default(),
+            aggregator_config: stack.aggregator().config.clone().unwrap_or_default(),
+            aggregator_configs: stack
+                .aggregators
+                .replicas
+                .iter()
+                .filter_map(|replica| Some((replica.process.name.clone(), replica.config.clone()?)))
+                .collect(),
             router_config: stack.router.config.clone().unwrap_or_default(),
             envoy_configs: stack.gateways.iter().map(|g| g.config.clone()).collect(),
             processes: pids::running(&stack.folder),
@@ -132,6 +149,18 @@ impl Endpoints {
         let path = folder.join(FILE);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The configuration of an aggregator that runs now; of the first where none does.
+    pub fn living_aggregator(&self, folder: &Path) -> &Path {
+        let running = pids::running(folder);
+        let configs = running
+            .iter()
+            .filter_map(|p| self.aggregator_configs.get(&p.name));
+        configs
+            .chain([&self.aggregator_config])
+            .next()
+            .unwrap_or(&self.aggregator_config)
     }
 
     /// Writes it in one step; it holds keys, so nobody else may read it.
@@ -166,6 +195,13 @@ impl Endpoints {
         }
         for (plan, key) in &self.keys {
             println!("  {plan:<16} {key}");
+        }
+        let aggregators = self
+            .processes
+            .iter()
+            .filter(|p| self.aggregator_configs.contains_key(&p.name));
+        for process in aggregators {
+            println!("  {:<16} process {}", process.name, process.pid);
         }
         println!("  everything else  {}", self.logs.join(FILE).display());
         println!("\nTry:\n");

@@ -25,6 +25,7 @@ use signal_hook::{
 use weir_harness::{
     Options, Stack, paths, pids,
     providers::{Real, key_variable},
+    shared::{DATABASE_VARIABLE, REDIS_VARIABLE},
     stack::REAL_DATA,
 };
 
@@ -120,21 +121,24 @@ fn run(folder: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// How often an aggregator may end in a minute: beyond it, it does not run at all.
-const REVIVALS_MAX: usize = 60;
+/// How often each aggregator may end in a minute: beyond it, it does not run at all.
+const REVIVALS_MAX: usize = 50;
 
-/// Starts an aggregator that ended again; says whether it did.
+/// Starts aggregators that ended again; says whether there was one.
 fn revive(stack: &mut Stack, revived: &mut Vec<Instant>) -> anyhow::Result<bool> {
-    let Some(end) = stack.revive().context("the aggregator")? else {
-        return Ok(false);
-    };
+    let again = stack.aggregators.revive().context("an aggregator")?;
     revived.retain(|at| at.elapsed() < Duration::from_secs(60));
-    revived.push(Instant::now());
-    if revived.len() > REVIVALS_MAX {
-        bail!("the aggregator ends again and again:\n{end}");
+    for one in &again {
+        revived.push(Instant::now());
+        if revived.len() > REVIVALS_MAX * stack.aggregators.replicas.len() {
+            bail!("{} ends again and again:\n{}", one.name, one.log_end);
+        }
+        println!(
+            "{} ended, and was started again: process {}",
+            one.name, one.pid
+        );
     }
-    println!("the aggregator ended, and was started again");
-    Ok(true)
+    Ok(!again.is_empty())
 }
 
 /// A clean folder. The fake Stripe forgets everything with its process, so the
@@ -160,18 +164,11 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn options_from_environment() -> anyhow::Result<Options> {
-    for name in ["DATABASE_URL", "KAFKA_BOOTSTRAP"] {
-        if variable(name).is_some() {
-            println!("{name} is not used yet");
-        }
+    if variable("KAFKA_BOOTSTRAP").is_some() {
+        println!("KAFKA_BOOTSTRAP is not used by a run");
     }
-    let gateways = match variable("WEIR_GATEWAYS") {
-        None => 1,
-        Some(text) => match text.parse() {
-            Ok(n @ 1..=16) => n,
-            _ => bail!("WEIR_GATEWAYS: must be 1 to 16, found {text:?}"),
-        },
-    };
+    let gateways = count("WEIR_GATEWAYS")?;
+    let aggregators = count("WEIR_AGGREGATORS")?;
     let providers = providers()?;
     let stripe = pair(
         "STRIPE_API_BASE",
@@ -187,16 +184,40 @@ fn options_from_environment() -> anyhow::Result<Options> {
     if let Some((base, _)) = &stripe {
         println!("Stripe is the one at {base}, by the environment");
     }
+    let (database, redis) = (variable(DATABASE_VARIABLE), variable(REDIS_VARIABLE));
+    match (&database, &redis) {
+        (Some(_), Some(_)) => println!("the ledger is in Postgres, the stream in Redis"),
+        (Some(_), None) => println!("the ledger is in Postgres"),
+        (None, _) => {}
+    }
+    if aggregators > 1 && (database.is_none() || redis.is_none()) {
+        println!(
+            "without {DATABASE_VARIABLE} and {REDIS_VARIABLE} one aggregator works, and the others wait for its folder"
+        );
+    }
     Ok(Options {
         gateways,
+        aggregators,
+        database,
+        redis,
         tokens: true,
         access_log: true,
         webhooks: true,
-        redis: variable("REDIS_URL"),
         providers,
         stripe,
         ..Options::default()
     })
+}
+
+/// How many there are to be.
+fn count(name: &str) -> anyhow::Result<usize> {
+    match variable(name) {
+        None => Ok(1),
+        Some(text) => match text.parse() {
+            Ok(n @ 1..=16) => Ok(n),
+            _ => bail!("{name}: must be 1 to 16, found {text:?}"),
+        },
+    }
 }
 
 /// The providers that the environment names.
@@ -252,7 +273,7 @@ fn ask_aggregator(folder: &Path, command: &str) -> anyhow::Result<ExitCode> {
     let endpoints = Endpoints::read(folder).context("no run is up: make run")?;
     let status = Command::new(paths::binary("meter-aggregator")?)
         .args([command, "--config"])
-        .arg(&endpoints.aggregator_config)
+        .arg(endpoints.living_aggregator(folder))
         .env("WEIR_ADMIN_TOKEN", &endpoints.admin_token)
         .status()?;
     Ok(if status.success() {

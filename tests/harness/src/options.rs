@@ -21,9 +21,14 @@ pub struct Options {
     pub quota: serde_json::Map<String, Value>,
     /// Whether the gateways only tell what they would refuse.
     pub shadow: bool,
-    /// The Redis that the router counts requests and money in; its memory and its
-    /// file where absent.
+    /// The Redis that the router counts requests and money in, and that has the stream
+    /// where there is a database; memory and files where absent.
     pub redis: Option<String>,
+    /// The Postgres that has the ledger; a file where absent.
+    pub database: Option<String>,
+    /// How many aggregators; 1 where 0. Without a database and a Redis one works, and the
+    /// others wait for its folder.
+    pub aggregators: usize,
     /// Members of the router's configuration in place of the example's, at any
     /// depth; null takes one away.
     pub router: Value,

@@ -52,7 +52,25 @@ fn start(
     config: Option<PathBuf>,
     prepare: impl FnOnce(&mut Command),
 ) -> anyhow::Result<Service> {
-    let ready = folder.join(format!("{name}.address"));
+    let mut service = launch(name, binary, folder, config, prepare)?;
+    service.address = service.process.wait_for_file(&ready_file(name, folder))?;
+    Ok(service)
+}
+
+/// Where a service writes its address once it listens.
+fn ready_file(name: &str, folder: &Path) -> PathBuf {
+    folder.join(format!("{name}.address"))
+}
+
+/// Starts it and does not wait; nobody knows its address yet.
+fn launch(
+    name: &str,
+    binary: &str,
+    folder: &Path,
+    config: Option<PathBuf>,
+    prepare: impl FnOnce(&mut Command),
+) -> anyhow::Result<Service> {
+    let ready = ready_file(name, folder);
     let _ = fs::remove_file(&ready);
     let mut command = Command::new(paths::binary(binary)?);
     prepare(&mut command);
@@ -60,11 +78,9 @@ fn start(
         command.arg("--config").arg(config);
     }
     command.arg("--ready-file").arg(&ready);
-    let mut process = Process::start(name, &mut command, folder)?;
-    let address = process.wait_for_file(&ready)?;
     Ok(Service {
-        process,
-        address,
+        process: Process::start(name, &mut command, folder)?,
+        address: String::new(),
         directory: None,
         quota: None,
         services: None,
@@ -105,6 +121,8 @@ pub fn stripe(key: &str, folder: &Path) -> anyhow::Result<Service> {
 /// What the aggregator needs to know.
 #[derive(Debug)]
 pub struct AggregatorOptions<'a> {
+    /// Its name among the processes of its folder, such as `aggregator`.
+    pub name: &'a str,
     /// Where its stream and ledger are.
     pub data: &'a Path,
     /// Stripe's address.
@@ -140,6 +158,21 @@ pub const STORAGE_TOKEN: &str = "WEIR_STORAGE_TOKEN";
 /// # Errors
 /// Where it does not start.
 pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Result<Service> {
+    let mut service = waiting_aggregator(options, folder)?;
+    let ready = ready_file(options.name, folder);
+    service.address = service.process.wait_for_file(&ready)?;
+    Ok(service)
+}
+
+/// One that may have to wait for its folder: it listens, where it was told to, once it has
+/// it.
+///
+/// # Errors
+/// Where it can't be started.
+pub fn waiting_aggregator(
+    options: &AggregatorOptions<'_>,
+    folder: &Path,
+) -> anyhow::Result<Service> {
     let mut config = example("meter-aggregator/examples/aggregator.yaml")?;
     config["listen"] = json!(options.listen);
     config["data_dir"] = json!(options.data);
@@ -157,24 +190,27 @@ pub fn aggregator(options: &AggregatorOptions<'_>, folder: &Path) -> anyhow::Res
     if options.members.is_object() {
         merge(&mut config, options.members);
     }
-    let path = write(&config, folder, "aggregator.json")?;
-    start(
-        "aggregator",
+    let path = write(&config, folder, &format!("{}.json", options.name))?;
+    let prepare = |command: &mut Command| {
+        command
+            .arg("run")
+            .env("WEIR_CONTEXT_KEYS", options.context_keys)
+            .env("WEIR_ADMIN_TOKEN", options.admin_token)
+            .env("WEIR_GATEWAY_TOKEN", options.gateway_token)
+            .env("WEIR_ROUTER_TOKEN", options.router_token)
+            .env("STRIPE_API_KEY", options.stripe_key)
+            .env(STORAGE_TOKEN, secrets::random())
+            .envs(options.variables.iter().copied());
+    };
+    let mut service = launch(
+        options.name,
         "meter-aggregator",
         folder,
         Some(path),
-        |command| {
-            command
-                .arg("run")
-                .env("WEIR_CONTEXT_KEYS", options.context_keys)
-                .env("WEIR_ADMIN_TOKEN", options.admin_token)
-                .env("WEIR_GATEWAY_TOKEN", options.gateway_token)
-                .env("WEIR_ROUTER_TOKEN", options.router_token)
-                .env("STRIPE_API_KEY", options.stripe_key)
-                .env(STORAGE_TOKEN, secrets::random())
-                .envs(options.variables.iter().copied());
-        },
-    )
+        prepare,
+    )?;
+    service.address = options.listen.to_owned();
+    Ok(service)
 }
 
 /// What the router needs to know.

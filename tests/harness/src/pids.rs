@@ -66,7 +66,7 @@ impl RunProcess {
 
 /// When the process started, in ticks since the machine did; `None` where there
 /// is none, or a zombie alone (proc(5), `/proc/[pid]/stat`, fields 3 and 22).
-fn started(pid: u32) -> Option<u64> {
+pub(crate) fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name, which may hold anything.
     let (_, rest) = stat.rsplit_once(") ")?;

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -13,16 +12,18 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::{
+    aggregators::{Aggregators, Plan, access_logs, free_address},
     client,
     envoy::{Directory, Gateway, GatewayOptions, Quota, Tenant},
     issuer::Issuer,
     options::{Options, Secrets},
-    parts::{self, AggregatorOptions, DirectoryOptions, QuotaOptions, RouterOptions, Service},
+    parts::{self, DirectoryOptions, QuotaOptions, RouterOptions, Service},
     paths,
     process::Process,
     providers::Providers,
     provision::Account,
     secrets,
+    shared::{Owner, Shared},
 };
 
 /// A running Weir. Dropping it stops it: gateways first, so that what they
@@ -33,8 +34,8 @@ pub struct Stack {
     pub gateways: Vec<Gateway>,
     /// The router.
     pub router: Service,
-    /// The aggregator.
-    pub aggregator: Service,
+    /// The aggregators.
+    pub aggregators: Aggregators,
     /// The providers.
     pub providers: Providers,
     /// The fake Stripe, where it is not the real one.
@@ -51,8 +52,6 @@ pub struct Stack {
     pub directory: PathBuf,
     /// Where the stream and the ledger are.
     pub data: PathBuf,
-    /// Members of the aggregator's configuration, at each of its starts.
-    aggregator_members: Value,
     /// What it was started with.
     pub options: Options,
     /// Where the logs and configurations are.
@@ -75,10 +74,7 @@ impl Stack {
         let secrets = Secrets::new(options);
         let data = folder.join(match &options.stripe {
             None => "data".to_owned(),
-            Some((base, key)) => {
-                let account = secrets::sha256_hex(&format!("{base} {key}"));
-                format!("{REAL_DATA}{}", &account[..12])
-            }
+            Some((base, key)) => format!("{REAL_DATA}{}", account(base, key)),
         });
         fs::create_dir_all(&data)?;
 
@@ -96,43 +92,40 @@ impl Stack {
             .provision(&TENANTS)
             .context("Stripe")?;
         let access_logs = access_logs(options, &data);
-        let mut services = "127.0.0.1:0".to_owned();
-        let mut aggregator_members = options.aggregator.clone();
-        if let (true, Some(_)) = (options.webhooks, &stripe) {
-            services = free_address()?;
-            aggregator_members["webhook"] = json!({
-                "listen": free_address()?, "secrets_env": [WEBHOOK_SECRET],
-            });
-            aggregator_members["dunning"] = json!({
-                "router": {"url": format!("http://{services}"), "token_env": SERVICE_TOKEN},
-            });
-        }
-        let aggregator = parts::aggregator(
-            &AggregatorOptions {
-                access_logs: &access_logs,
-                members: &aggregator_members,
-                variables: &aggregator_variables(&secrets),
-                ..aggregator_options(&data, &stripe_base, &customers, &secrets, "127.0.0.1:0")
-            },
-            folder,
-        )?;
+        let is_told = options.webhooks && stripe.is_some();
+        let services = match is_told {
+            true => free_address()?,
+            false => "127.0.0.1:0".to_owned(),
+        };
+        let aggregators = Aggregators::start(Plan {
+            count: options.aggregators,
+            shared: shared(options, folder)?,
+            data: data.clone(),
+            stripe_base: stripe_base.clone(),
+            customers: customers.clone(),
+            secrets: secrets.clone(),
+            access_logs: access_logs.clone(),
+            dunning: is_told.then(|| services.clone()),
+            members: options.aggregator.clone(),
+            folder: folder.to_owned(),
+        })?;
         let directory = write_directory(&secrets, folder)?;
         let router = parts::router(
             &router_options(
                 options,
                 &secrets,
                 &providers,
-                &aggregator.url(),
+                &aggregators.for_router().url(),
                 &directory,
                 ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", &services],
             ),
             folder,
         )?;
-        if let (Some(fake), Some(hook)) = (&stripe, aggregator_members.pointer("/webhook/listen")) {
-            register(fake, hook.as_str().unwrap_or_default(), &secrets)?;
+        if let (Some(fake), Some(hook)) = (&stripe, aggregators.hook()) {
+            register(fake, hook, &secrets)?;
         }
         let issuer = options.tokens.then(Issuer::new);
-        let mut gateway = gateway_options(options, &secrets, &router, &aggregator);
+        let mut gateway = gateway_options(options, &secrets, &router, aggregators.first());
         let mut logs = access_logs.into_iter();
         if let Some(issuer) = &issuer {
             let host = json!({"type": "subdomain", "base_domains": [BASE_DOMAIN]});
@@ -153,7 +146,7 @@ impl Stack {
         Ok(Self {
             gateways,
             router,
-            aggregator,
+            aggregators,
             providers,
             stripe,
             stripe_base,
@@ -162,7 +155,6 @@ impl Stack {
             issuer,
             directory,
             data,
-            aggregator_members,
             options: options.clone(),
             folder: folder.to_owned(),
         })
@@ -183,29 +175,27 @@ impl Stack {
         Account::new(&self.stripe_base, &self.secrets.stripe_key)
     }
 
-    /// Starts the aggregator again, at the same address and on the same ledger.
+    /// The first aggregator.
+    #[must_use]
+    pub fn aggregator(&self) -> &Service {
+        self.aggregators.first()
+    }
+
+    /// The first aggregator's process.
+    ///
+    /// # Panics
+    /// Where there is none, which no stack is.
+    pub fn aggregator_process(&mut self) -> &mut Process {
+        let mut processes = self.aggregators.processes_mut();
+        processes.next().expect("a stack has an aggregator")
+    }
+
+    /// Starts the first aggregator again, at the same address and on the same ledger.
     ///
     /// # Errors
     /// Where it does not start.
     pub fn restart_aggregator(&mut self) -> anyhow::Result<()> {
-        let address = self.aggregator.address.clone();
-        let access_logs = access_logs(&self.options, &self.data);
-        self.aggregator = parts::aggregator(
-            &AggregatorOptions {
-                access_logs: &access_logs,
-                members: &self.aggregator_members,
-                variables: &aggregator_variables(&self.secrets),
-                ..aggregator_options(
-                    &self.data,
-                    &self.stripe_base,
-                    &self.customers,
-                    &self.secrets,
-                    &address,
-                )
-            },
-            &self.folder,
-        )?;
-        Ok(())
+        self.aggregators.restart(0)
     }
 
     /// Stops the gateways by SIGTERM; the rest goes on.
@@ -227,7 +217,7 @@ impl Stack {
         let quota = self.router.quota.clone().context("no quota service")?;
         let directory = self.router.directory.clone().context("no directory")?;
         let services = self.router.services.clone().context("no services")?;
-        let aggregator = self.aggregator.url();
+        let aggregator = self.aggregators.for_router().url();
         let options = router_options(
             &self.options,
             &self.secrets,
@@ -245,11 +235,8 @@ impl Stack {
     /// # Errors
     /// Where it can't be run.
     pub fn meter_aggregator(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        let config = self
-            .aggregator
-            .config
-            .as_ref()
-            .context("no configuration")?;
+        let config = &self.aggregator().config;
+        let config = config.as_ref().context("no configuration")?;
         Ok(Command::new(paths::binary("meter-aggregator")?)
             .args(arguments)
             .arg("--config")
@@ -260,32 +247,22 @@ impl Stack {
 
     /// Every process, in the order in which they are stopped.
     fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process> {
-        let services = [Some(&mut self.router), Some(&mut self.aggregator)];
-        let services = services.into_iter().chain([self.stripe.as_mut()]);
-        let services = services.flatten().chain(self.providers.fakes_mut());
+        let last = [self.stripe.as_mut()].into_iter().flatten();
+        let last = last.chain(self.providers.fakes_mut());
         self.gateways
             .iter_mut()
             .map(|g| &mut g.process)
-            .chain(services.map(|s| &mut s.process))
+            .chain([&mut self.router.process])
+            .chain(self.aggregators.processes_mut())
+            .chain(last.map(|s| &mut s.process))
     }
 
-    /// Starts an aggregator that has ended again, as a supervisor does; gives the end of
-    /// its log. An aggregator that was killed loses nothing, and is meant to be.
-    ///
-    /// # Errors
-    /// Where it does not start.
-    pub fn revive(&mut self) -> anyhow::Result<Option<String>> {
-        if self.aggregator.process.is_running() {
-            return Ok(None);
-        }
-        let end = self.aggregator.process.log_end();
-        self.restart_aggregator()?;
-        Ok(Some(end))
-    }
-
-    /// The name of a process that has ended, if one has.
+    /// The name of a process that has ended, if one has; but for aggregators, which are
+    /// started again.
     pub fn ended(&mut self) -> Option<String> {
+        let aggregators = self.aggregators.names();
         self.processes_mut()
+            .filter(|p| !aggregators.contains(&p.name))
             .find_map(|p| (!p.is_running()).then(|| format!("{}:\n{}", p.name, p.log_end())))
     }
 
@@ -298,24 +275,26 @@ impl Stack {
     }
 }
 
-/// Where the aggregator's configuration reads what webhooks are signed with.
-const WEBHOOK_SECRET: &str = "STRIPE_WEBHOOK_SECRET";
-
-/// Where it reads what it shows the router.
-const SERVICE_TOKEN: &str = "WEIR_SERVICE_TOKEN";
-
-fn aggregator_variables(secrets: &Secrets) -> [(&str, &str); 3] {
-    [
-        (parts::STORAGE_TOKEN, &secrets.storage_token),
-        (WEBHOOK_SECRET, &secrets.webhook_secret),
-        (SERVICE_TOKEN, &secrets.service_token),
-    ]
+/// A Stripe account's name in those of folders.
+fn account(base: &str, key: &str) -> String {
+    let hash = secrets::sha256_hex(&format!("{base} {key}"));
+    hash.get(..12).unwrap_or_default().to_owned()
 }
 
-/// An address for what has to be known before whoever listens there is started.
-fn free_address() -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.to_string())
+/// What the aggregators share, where there is a database.
+fn shared(options: &Options, folder: &Path) -> anyhow::Result<Option<Shared>> {
+    let Some(database) = &options.database else {
+        return Ok(None);
+    };
+    let account = options
+        .stripe
+        .as_ref()
+        .map(|(base, key)| account(base, key));
+    let owner = match &account {
+        Some(account) => Owner::Account(account),
+        None => Owner::Folder(folder),
+    };
+    Shared::prepare(database, options.redis.as_deref(), owner).map(Some)
 }
 
 /// Has the fake Stripe tell the aggregator of what happens there.
@@ -329,41 +308,6 @@ fn register(stripe: &Service, hook: &str, secrets: &Secrets) -> anyhow::Result<(
         .send()?
         .error_for_status()?;
     Ok(())
-}
-
-/// The aggregator of a stack, at its first start and at each further one.
-fn aggregator_options<'a>(
-    data: &'a Path,
-    stripe_base: &'a str,
-    customers: &'a BTreeMap<String, String>,
-    secrets: &'a Secrets,
-    listen: &'a str,
-) -> AggregatorOptions<'a> {
-    AggregatorOptions {
-        data,
-        stripe_base,
-        stripe_key: &secrets.stripe_key,
-        customers,
-        context_keys: &secrets.context_keys,
-        gateway_token: &secrets.gateway_token,
-        router_token: &secrets.router_token,
-        admin_token: &secrets.admin_token,
-        access_logs: &[],
-        members: &Value::Null,
-        variables: &[],
-        listen,
-    }
-}
-
-/// Where each gateway's log of events is, beside the ledger, which outlives what it
-/// was not told.
-fn access_logs(options: &Options, data: &Path) -> Vec<PathBuf> {
-    match options.access_log {
-        true => (1..=options.gateways.max(1))
-            .map(|n| data.join(format!("usage-{n}.log")))
-            .collect(),
-        false => Vec::new(),
-    }
 }
 
 /// The router of a stack, at its first start and at each further one. It listens

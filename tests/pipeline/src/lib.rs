@@ -1,6 +1,10 @@
 //! What the tests of the whole share: a running Weir, the provider's log, and
 //! the comparison of the two ends.
 
+pub mod books;
+pub mod load;
+pub mod made_up;
+
 use std::{
     collections::BTreeMap,
     path::Path,

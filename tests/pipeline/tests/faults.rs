@@ -96,7 +96,7 @@ fn an_aggregator_killed_in_the_middle_loses_and_doubles_nothing() {
         if round == 2 {
             p.close_hour();
         }
-        p.stack.aggregator.process.kill();
+        p.stack.aggregator_process().kill();
         assert_eq!(p.chat("acme", "while it is away").status(), 200);
         p.stack.restart_aggregator().unwrap();
     }
@@ -180,7 +180,7 @@ fn streams_under_way_at_a_signal_bill_what_came() {
 #[test]
 fn a_router_killed_before_it_told_tells_when_it_is_back() {
     let mut p = Pipeline::start();
-    p.stack.aggregator.process.kill();
+    p.stack.aggregator_process().kill();
     // The gateway, which sees no usage in this stream, could only guess.
     let stream = p.post("solo", CHAT, chat("tell me something", true));
     assert!(stream.text().unwrap().ends_with("data: [DONE]\n\n"));
@@ -198,7 +198,7 @@ fn a_router_killed_before_it_told_tells_when_it_is_back() {
 fn slow_clients_do_not_keep_services_from_stopping() {
     let mut p = Pipeline::start();
     let mut open = Vec::new();
-    for address in [&p.stack.router.address, &p.stack.aggregator.address] {
+    for address in [&p.stack.router.address, &p.stack.aggregator().address] {
         for sent in [
             "",
             "GET / HTTP/1.1\r\nhost:",
@@ -212,7 +212,7 @@ fn slow_clients_do_not_keep_services_from_stopping() {
     }
     assert!(p.stack.router.process.stop(), "the router had to be killed");
     assert!(
-        p.stack.aggregator.process.stop(),
+        p.stack.aggregator_process().stop(),
         "the aggregator had to be killed"
     );
 }

@@ -159,7 +159,7 @@ fn the_aggregator_takes_events_of_producers_that_a_gateway_signed_for() {
     let p = Pipeline::start();
     let publish = |token: &str, events: Vec<UsageEvent>| {
         p.http
-            .post(format!("{}{PUBLISH_PATH}", p.stack.aggregator.url()))
+            .post(format!("{}{PUBLISH_PATH}", p.stack.aggregator().url()))
             .header("content-type", PROTO_CONTENT_TYPE)
             .bearer_auth(token)
             .body(PublishRequest { events }.encode_to_vec())
@@ -196,7 +196,7 @@ fn the_aggregator_takes_events_of_producers_that_a_gateway_signed_for() {
 
     let garbage = p
         .http
-        .post(format!("{}{PUBLISH_PATH}", p.stack.aggregator.url()))
+        .post(format!("{}{PUBLISH_PATH}", p.stack.aggregator().url()))
         .header("content-type", PROTO_CONTENT_TYPE)
         .bearer_auth(&gateway)
         .body("not protobuf")
@@ -208,7 +208,7 @@ fn the_aggregator_takes_events_of_producers_that_a_gateway_signed_for() {
 #[test]
 fn the_admin_api_is_the_operators() {
     let p = Pipeline::start();
-    let url = p.stack.aggregator.url();
+    let url = p.stack.aggregator().url();
     for token in [
         "",
         "guess",

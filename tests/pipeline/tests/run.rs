@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use weir_harness::{client, paths, pids};
+use weir_harness::{client, paths, pids, postgres::Postgres, redis::Redis};
 use weir_pipeline_tests::chat;
 
 fn weir_run(folder: &Path, verb: &str) -> Command {
@@ -27,18 +27,26 @@ fn weir_run(folder: &Path, verb: &str) -> Command {
         "SELF_HOSTED_BASE_URL",
         "STRIPE_API_KEY",
         "STRIPE_API_BASE",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "WEIR_AGGREGATORS",
     ] {
         command.env_remove(name);
     }
     command
         .env("WEIR_GATEWAYS", "2")
-        .env("DATABASE_URL", "postgres://nowhere");
+        .env("KAFKA_BOOTSTRAP", "nowhere:9092");
     command
 }
 
 fn start(folder: &Path) -> (Child, Value) {
+    start_with(folder, &[])
+}
+
+fn start_with(folder: &Path, variables: &[(&str, &str)]) -> (Child, Value) {
     let output = fs::File::create(folder.with_extension("out")).unwrap();
     let child = weir_run(folder, "run")
+        .envs(variables.iter().copied())
         .stdout(output)
         .stdin(Stdio::null())
         .spawn()
@@ -120,13 +128,7 @@ fn a_run_serves_bills_and_stops_at_ctrl_c() {
 
     let closed = weir_run(&folder, "close-hour").output().unwrap();
     assert!(closed.status.success(), "{closed:?}");
-    let calls = text(&closed);
-    let calls = calls.lines().filter(|l| l.contains("api_calls"));
-    assert!(
-        calls
-            .map(|l| l.split_whitespace().rev().take(2).collect::<Vec<_>>())
-            .all(|n| n == ["2", "2"])
-    );
+    assert_eq!(calls(&closed), [(2, 2), (2, 2)]);
 
     // Nobody starts a second one on the same folder.
     assert!(!weir_run(&folder, "run").output().unwrap().status.success());
@@ -135,8 +137,76 @@ fn a_run_serves_bills_and_stops_at_ctrl_c() {
     assert!(child.wait().unwrap().success());
     check_gone(&endpoints, &folder);
     let output = fs::read_to_string(folder.with_extension("out")).unwrap();
-    assert!(output.contains("DATABASE_URL is not used yet"), "{output}");
+    assert!(output.contains("KAFKA_BOOTSTRAP is not used"), "{output}");
+    assert!(output.contains("aggregator       process "), "{output}");
     assert!(output.contains("curl http://127.0.0.1:"), "{output}");
+}
+
+/// Of each tenant's API calls, what was used and what Stripe has of it.
+fn calls(closed: &Output) -> Vec<(u32, u32)> {
+    let text = text(closed);
+    let lines = text.lines().filter(|l| l.contains("api_calls"));
+    let pair = lines.map(|line| {
+        let mut words = line.split_whitespace().rev().map(|n| n.parse().unwrap());
+        let at_stripe = words.next().unwrap();
+        (words.next().unwrap(), at_stripe)
+    });
+    pair.collect()
+}
+
+/// Runs with several aggregators, kills some, and bills all the same; more than once,
+/// because a run begins with empty books wherever they are.
+#[track_caller]
+fn check_several(variables: &[(&str, &str)], answering: usize, runs: usize) {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    for _ in 0..runs {
+        let (mut child, endpoints) = start_with(&folder, variables);
+        let replicas = endpoints["aggregators"].as_array().unwrap();
+        let mut addresses: Vec<&str> = replicas.iter().map(|a| a.as_str().unwrap()).collect();
+        assert_eq!(addresses.len(), 3);
+        addresses.dedup();
+        assert_eq!(addresses.len(), answering);
+        for n in ["aggregator", "aggregator-2", "aggregator-3"] {
+            assert_eq!(ask(&endpoints, 0, "starter"), 200);
+            let running = pids::running(&folder);
+            let victim = running.iter().find(|p| p.name == n).unwrap();
+            kill(Pid::from_raw(victim.pid as i32), Signal::SIGKILL).unwrap();
+            assert_eq!(ask(&endpoints, 1, "starter"), 200);
+        }
+        let closed = wait_for(|| {
+            let closed = weir_run(&folder, "close-hour").output().unwrap();
+            (closed.status.success() && calls(&closed) == [(6, 6)]).then_some(closed)
+        });
+        println!("{}", text(&closed));
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        assert!(child.wait().unwrap().success());
+        check_gone(&endpoints, &folder);
+        let output = fs::read_to_string(folder.with_extension("out")).unwrap();
+        let again = "aggregator-2 ended, and was started again: process ";
+        assert!(output.contains(again), "{output}");
+    }
+}
+
+#[test]
+fn three_aggregators_share_a_postgres_and_a_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(folder.path()).unwrap();
+    let redis = Redis::durable(folder.path()).unwrap();
+    let (database, stream) = (postgres.url(), redis.url());
+    let count = ("WEIR_AGGREGATORS", "3");
+    check_several(
+        &[count, ("DATABASE_URL", &database), ("REDIS_URL", &stream)],
+        3,
+        2,
+    );
+    // Without a stream that they share one works.
+    check_several(&[count, ("DATABASE_URL", &database)], 1, 1);
+}
+
+#[test]
+fn of_three_aggregators_on_one_folder_one_works() {
+    check_several(&[("WEIR_AGGREGATORS", "3")], 1, 1);
 }
 
 #[test]
