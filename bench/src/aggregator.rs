@@ -91,11 +91,24 @@ struct Run {
     ledger: u64,
 }
 
-struct Tokens {
+/// The tokens of a run.
+pub struct Tokens {
     context_keys: String,
     gateway: String,
     router: String,
     admin: String,
+}
+
+impl Tokens {
+    /// New ones.
+    pub fn new() -> Self {
+        Self {
+            context_keys: format!("k:{}", secrets::random()),
+            gateway: secrets::random(),
+            router: secrets::random(),
+            admin: secrets::random(),
+        }
+    }
 }
 
 /// Who tells of each request once.
@@ -112,13 +125,13 @@ fn one(events: u64) -> anyhow::Result<Run> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data)?;
-    let tokens = Tokens {
-        context_keys: format!("k:{}", secrets::random()),
-        gateway: secrets::random(),
-        router: secrets::random(),
-        admin: secrets::random(),
+    let tokens = Tokens::new();
+    let alone = Part {
+        name: "aggregator",
+        members: &Value::Null,
+        variables: &[],
     };
-    let aggregator = start(&tokens, &data, folder.path())?;
+    let aggregator = start(&alone, &tokens, &data, folder.path())?;
     let pid = aggregator.process.id();
     let http = client::client();
     let before = machine::cpu_ns(pid)?;
@@ -131,7 +144,7 @@ fn one(events: u64) -> anyhow::Result<Run> {
                 thread::sleep(Duration::from_millis(50));
             }
         });
-        let took = send(&aggregator, &tokens, events).and_then(|()| {
+        let took = send(&[aggregator.url()], &tokens, events).and_then(|()| {
             let durable = begun.elapsed();
             wait_until_booked(&http, &aggregator, &tokens)?;
             Ok((durable, begun.elapsed()))
@@ -152,11 +165,31 @@ fn one(events: u64) -> anyhow::Result<Run> {
     })
 }
 
-fn start(tokens: &Tokens, data: &Path, folder: &Path) -> anyhow::Result<Service> {
+/// What is an aggregator's own.
+pub struct Part<'a> {
+    /// Its name among the processes.
+    pub name: &'a str,
+    /// Members of its configuration in the place of the example's.
+    pub members: &'a Value,
+    /// Variables that those name.
+    pub variables: &'a [(&'a str, &'a str)],
+}
+
+/// Starts an aggregator whose Stripe is away.
+///
+/// # Errors
+/// Where it does not start.
+pub fn start(
+    part: &Part<'_>,
+    tokens: &Tokens,
+    data: &Path,
+    folder: &Path,
+) -> anyhow::Result<Service> {
     let customers: BTreeMap<String, String> = (0..TENANTS)
         .map(|n| (tenant(n), format!("cus_{n}")))
         .collect();
     let options = AggregatorOptions {
+        name: part.name,
         data,
         // Nobody listens there.
         stripe_base: "http://127.0.0.1:9",
@@ -167,8 +200,8 @@ fn start(tokens: &Tokens, data: &Path, folder: &Path) -> anyhow::Result<Service>
         router_token: &tokens.router,
         admin_token: &tokens.admin,
         access_logs: &[],
-        members: &Value::Null,
-        variables: &[],
+        members: part.members,
+        variables: part.variables,
         listen: "127.0.0.1:0",
     };
     parts::aggregator(&options, folder)
@@ -178,9 +211,11 @@ fn tenant(n: u64) -> String {
     format!("tenant-{:03}", n.rem_euclid(TENANTS))
 }
 
-/// Sends all events, from several producers at once.
-fn send(aggregator: &Service, tokens: &Tokens, events: u64) -> anyhow::Result<()> {
-    let url = format!("{}{PUBLISH_PATH}", aggregator.url());
+/// Sends all events, from several producers at once, to those aggregators in turn.
+///
+/// # Errors
+/// Where one refuses.
+pub fn send(aggregators: &[String], tokens: &Tokens, events: u64) -> anyhow::Result<()> {
     let keys = Keyring::parse(&tokens.context_keys)?;
     let now_ms = u64::try_from(weir_process::now_ms())?;
     let batches = events.div_euclid(2 * BATCH);
@@ -200,8 +235,9 @@ fn send(aggregator: &Service, tokens: &Tokens, events: u64) -> anyhow::Result<()
             .iter()
             .cycle()
             .take(PRODUCERS)
-            .map(|producer| {
-                let (url, keys) = (&url, &keys);
+            .zip(aggregators.iter().cycle())
+            .map(|(producer, aggregator)| {
+                let (url, keys) = (format!("{aggregator}{PUBLISH_PATH}"), &keys);
                 scope.spawn(move || {
                     let http = client::client();
                     loop {
@@ -210,7 +246,7 @@ fn send(aggregator: &Service, tokens: &Tokens, events: u64) -> anyhow::Result<()
                             return anyhow::Ok(());
                         }
                         let body = encode(batch, producer, keys, now_ms);
-                        publish(&http, url, &producer.token, &body)?;
+                        publish(&http, &url, &producer.token, &body)?;
                     }
                 })
             })
@@ -308,17 +344,24 @@ fn publish(http: &Client, url: &str, token: &str, body: &[u8]) -> anyhow::Result
 }
 
 fn wait_until_booked(http: &Client, aggregator: &Service, tokens: &Tokens) -> anyhow::Result<()> {
-    let url = format!("{}/admin/status?lines=false", aggregator.url());
     let begun = Instant::now();
-    loop {
-        let answer = http.get(&url).bearer_auth(&tokens.admin).send()?;
-        let status: Value = answer.error_for_status()?.json()?;
-        let is_none = |name: &str| status.get(name) == Some(&json!(0));
-        ensure!(is_none("quarantined"), "{status:#}");
-        if is_none("unbooked") {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < PATIENCE, "{status:#}");
+    while unbooked(http, aggregator, tokens)? > 0 {
+        ensure!(begun.elapsed() < PATIENCE, "it books no more");
         thread::sleep(Duration::from_millis(50));
     }
+    Ok(())
+}
+
+/// How much an aggregator says that waits to be booked.
+///
+/// # Errors
+/// Where it does not answer, or something was set aside.
+pub fn unbooked(http: &Client, aggregator: &Service, tokens: &Tokens) -> anyhow::Result<u64> {
+    let url = format!("{}/admin/status?lines=false", aggregator.url());
+    let answer = http.get(&url).bearer_auth(&tokens.admin).send()?;
+    let status: Value = answer.error_for_status()?.json()?;
+    let is_whole = status.get("quarantined") == Some(&json!(0));
+    ensure!(is_whole, "{status:#}");
+    let unbooked = status.get("unbooked").and_then(Value::as_u64);
+    unbooked.context("no count")
 }

@@ -3,6 +3,7 @@
 
 mod aggregator;
 mod budget;
+mod fleet;
 mod flood;
 mod identity;
 mod inference;
@@ -83,6 +84,10 @@ struct Arguments {
     /// With --aggregator, the events of the largest run; each one before has a tenth
     #[arg(long, value_name = "EVENTS", default_value_t = 1_000_000)]
     events: u64,
+    /// Measure how many events a second one, two and three aggregators book together, from
+    /// Redis to Postgres: so many events in each run
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1_000..))]
+    fleet: Option<u64>,
     /// Measure what classification and usage cost: bodies of 1.2 KB and of 1 MB, streams
     /// of a thousand chunks, and the time to the first byte
     #[arg(long)]
@@ -132,6 +137,11 @@ fn main() -> anyhow::Result<()> {
     if arguments.aggregator {
         println!("{machine}; load average {}", machine::load_average());
         println!("\n{}", aggregator::measure(arguments.events)?);
+        return Ok(());
+    }
+    if let Some(events) = arguments.fleet {
+        println!("{machine}; load average {}", machine::load_average());
+        println!("\n{}", fleet::measure(events, rounds)?);
         return Ok(());
     }
     if arguments.budget {
