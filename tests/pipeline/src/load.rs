@@ -76,12 +76,17 @@ pub struct Way<'a> {
     pub addresses: &'a [String],
     /// The log that half of the gateways write.
     pub log: Option<&'a Log>,
+    /// How many hours back requests go, this one included.
+    pub hours: u64,
+    /// Between two batches of a producer.
+    pub pause: Duration,
 }
 
 /// Sends until it is told to stop; gives what it comes to.
 fn produce(seed: u64, number: u64, way: &Way<'_>, stop: &AtomicBool) -> Truth {
     let http = client::client();
-    let mut maker = Maker::new(seed, number, way.tenants, 5);
+    let mut maker = Maker::new(seed, number, way.tenants, way.hours);
+    // What is told later than the rest.
     let mut late: Vec<(usize, UsageEvent)> = Vec::new();
     // Each begins with another.
     let mut addresses = way.addresses.to_vec();
@@ -109,7 +114,7 @@ fn produce(seed: u64, number: u64, way: &Way<'_>, stop: &AtomicBool) -> Truth {
         for (teller, events) in batches.into_iter().enumerate() {
             send(teller, events);
         }
-        thread::sleep(Duration::from_millis(30));
+        thread::sleep(way.pause);
     }
     for (teller, event) in late {
         send(teller, vec![event]);

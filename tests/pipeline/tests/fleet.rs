@@ -324,6 +324,8 @@ fn of_three_killed_a_hundred_times_nothing_is_lost_and_nothing_billed_twice() {
         tenants: &TENANTS,
         addresses: &addresses,
         log: Some(&log),
+        hours: 5,
+        pause: Duration::from_millis(30),
     };
     let mut random = Random::new(seed, 100);
     let begun = Instant::now();
@@ -352,6 +354,8 @@ fn replicas_come_and_go_under_load() {
         tenants: &TENANTS,
         addresses: &addresses,
         log: None,
+        hours: 5,
+        pause: Duration::from_millis(30),
     };
     fleet.start(0);
     let (truth, ()) = under_load(seed(), 3, &way, || {
@@ -390,6 +394,8 @@ fn of_two_on_one_folder_the_second_takes_over() {
         tenants: &TENANTS,
         addresses: &addresses,
         log: None,
+        hours: 5,
+        pause: Duration::from_millis(30),
     };
     let (truth, ()) = under_load(seed(), 3, &way, || {
         for _ in 0..4 {
