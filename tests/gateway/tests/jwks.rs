@@ -21,7 +21,10 @@ use weir_harness::{
 /// The shortest pause between two fetches for an unknown key.
 const PAUSE: Duration = Duration::from_secs(1);
 
-fn start(server: &IssuerServer, issuer: &Issuer) -> Fixture {
+/// How long the gateway waits for keys, where a test is not about that.
+const LONG_MS: u64 = 10_000;
+
+fn start(server: &IssuerServer, issuer: &Issuer, timeout_ms: u64) -> Fixture {
     Fixture::with(|options| {
         let sources = json!([{"type": "api_key"}, {"type": "jwt", "issuers": [{
             "issuer": issuer.name(Algorithm::EdDsa),
@@ -29,7 +32,7 @@ fn start(server: &IssuerServer, issuer: &Issuer) -> Fixture {
             "algorithms": ["EdDSA"],
             "jwks_uri": {
                 "cluster": "issuer", "authority": "issuer", "path": "/jwks",
-                "refresh_s": 3600, "unknown_kid_pause_s": PAUSE.as_secs(), "timeout_ms": 1000,
+                "refresh_s": 3600, "unknown_kid_pause_s": PAUSE.as_secs(), "timeout_ms": timeout_ms,
             },
         }]}]);
         options.identification.insert("sources".to_owned(), sources);
@@ -58,7 +61,7 @@ fn check_becomes(f: &Fixture, issuer: &Issuer, expected: u16) {
         if found == expected {
             return;
         }
-        assert!(start.elapsed() < 10 * PAUSE, "it stays {found}");
+        assert!(start.elapsed() < 60 * PAUSE, "it stays {found}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -67,7 +70,7 @@ fn check_becomes(f: &Fixture, issuer: &Issuer, expected: u16) {
 fn a_new_key_serves_at_once_and_is_fetched_once_for_all() {
     let (old, new) = (Issuer::new(), Issuer::new());
     let server = IssuerServer::start(set(&old));
-    let f = start(&server, &old);
+    let f = start(&server, &old, LONG_MS);
     assert_eq!(
         status(&f, &old),
         200,
@@ -101,7 +104,7 @@ fn a_new_key_serves_at_once_and_is_fetched_once_for_all() {
 fn unknown_keys_do_not_make_the_gateway_call_at_will() {
     let (known, stranger) = (Issuer::new(), Issuer::new());
     let server = IssuerServer::start(set(&known));
-    let f = start(&server, &known);
+    let f = start(&server, &known, LONG_MS);
     assert_eq!(status(&f, &known), 200);
     let begun = Instant::now();
     for _ in 0..200 {
@@ -120,8 +123,8 @@ fn unknown_keys_do_not_make_the_gateway_call_at_will() {
 fn whatever_the_issuer_does_the_old_keys_serve_and_nobody_hangs() {
     let (known, stranger) = (Issuer::new(), Issuer::new());
     let server = IssuerServer::start(set(&known));
-    let f = start(&server, &known);
-    assert_eq!(status(&f, &known), 200);
+    let f = start(&server, &known, 1_000);
+    check_becomes(&f, &known, 200);
     for keys in [
         Keys::Status(500),
         Keys::Status(302),
@@ -147,7 +150,7 @@ fn whatever_the_issuer_does_the_old_keys_serve_and_nobody_hangs() {
 fn keys_that_were_not_there_at_the_start_come_later() {
     let issuer = Issuer::new();
     let server = IssuerServer::start(Keys::Status(503));
-    let f = start(&server, &issuer);
+    let f = start(&server, &issuer, LONG_MS);
     assert_eq!(status(&f, &issuer), 503, "nobody can say that it is bad");
     assert_eq!(f.chat(ACME).status(), 200, "a key needs no issuer");
     server.set(set(&issuer));
@@ -158,7 +161,7 @@ fn keys_that_were_not_there_at_the_start_come_later() {
 fn clients_that_leave_while_they_wait_harm_nobody() {
     let (known, stranger) = (Issuer::new(), Issuer::new());
     let server = IssuerServer::start(set(&known));
-    let f = start(&server, &known);
+    let f = start(&server, &known, LONG_MS);
     assert_eq!(status(&f, &known), 200);
     server.set(Keys::Late(
         stranger.jwks(&[Algorithm::EdDsa]),

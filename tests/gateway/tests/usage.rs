@@ -38,7 +38,8 @@ fn tokens(event: &UsageEvent) -> Vec<[u64; 4]> {
 
 #[test]
 fn a_served_request_leaves_one_event_that_the_aggregator_would_book() {
-    let f = Fixture::start();
+    // Events of one worker come in their order.
+    let f = Fixture::with(|o| o.concurrency = 1);
     assert_eq!(f.whole_chat(SOLO), 200);
     f.upstream.answer(Answer::Whole(
         200,
@@ -306,7 +307,8 @@ fn sent_pieces(text: &str, usage: &str, end: &str, size: usize) -> Vec<String> {
 
 #[test]
 fn an_answer_in_gzip_passes_as_it_is_and_is_read() {
-    let f = Fixture::start();
+    // Events of one worker come in their order.
+    let f = Fixture::with(|o| o.concurrency = 1);
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(CHAT.as_bytes()).unwrap();
     let gzip = gzip.finish().unwrap();

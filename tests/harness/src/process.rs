@@ -17,7 +17,7 @@ use nix::{
 };
 
 /// How long a process may take until it is ready.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_secs(180);
 
 /// How long a process may take to stop after a signal.
 const STOP_MAX: Duration = Duration::from_secs(30);

@@ -4,8 +4,13 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
+
+/// How long the other side may take to accept: nobody else is accepted meanwhile, and
+/// who drops the proxy waits.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// What becomes of the bytes that come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Proxy {
     /// Where it listens.
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// Accepts, and has the port until it ends.
+    accepts: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -85,7 +92,7 @@ impl Proxy {
             changed: Condvar::new(),
         });
         let of_thread = Arc::clone(&shared);
-        thread::spawn(move || {
+        let accepts = thread::spawn(move || {
             for (number, stream) in (0..).zip(listener.incoming()) {
                 let Ok(stream) = stream else { continue };
                 if of_thread.lock().mode == Mode::End {
@@ -95,7 +102,11 @@ impl Proxy {
                 let _ = connect(number, stream, to, &of_thread);
             }
         });
-        Ok(Self { address, shared })
+        Ok(Self {
+            address,
+            shared,
+            accepts: Some(accepts),
+        })
     }
 
     /// `host:port` of the proxy.
@@ -123,8 +134,13 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.set(Mode::End);
-        // Wakes who accepts, so that the port is free.
-        let _ = TcpStream::connect(self.address);
+        // Wakes who accepts, and waits for its end, so that the port is free.
+        if TcpStream::connect(self.address).is_ok()
+            && let Some(accepts) = self.accepts.take()
+        {
+            // What it panicked with is in the test's output already.
+            let _ = accepts.join();
+        }
     }
 }
 
@@ -142,7 +158,7 @@ fn connect(
     to: SocketAddr,
     shared: &Arc<Shared>,
 ) -> anyhow::Result<()> {
-    let far = TcpStream::connect(to)?;
+    let far = TcpStream::connect_timeout(&to, CONNECT_MAX)?;
     for end in [&near, &far] {
         end.set_nodelay(true)?;
     }
@@ -183,9 +199,15 @@ fn pass(mut from: TcpStream, mut into: TcpStream, shared: &Shared) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::io::ErrorKind;
 
     use super::*;
+
+    /// How long bytes are waited for that must come; they mostly come at once.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// How long it is looked whether something comes where nothing may.
+    const GLANCE: Duration = Duration::from_millis(300);
 
     /// Gives back what comes.
     fn echo() -> SocketAddr {
@@ -205,15 +227,35 @@ mod tests {
     }
 
     fn client(proxy: &Proxy) -> TcpStream {
-        let stream = TcpStream::connect(proxy.address()).unwrap();
-        let wait = Some(Duration::from_millis(300));
-        stream.set_read_timeout(wait).unwrap();
-        stream
+        TcpStream::connect(proxy.address()).unwrap()
     }
 
-    /// What comes back: bytes, an end, or nothing yet.
-    fn back(stream: &mut TcpStream) -> Option<usize> {
-        stream.read(&mut [0; 64]).ok()
+    /// What comes back within that time: bytes, or an end as 0; an error where nothing
+    /// does.
+    fn back(stream: &mut TcpStream, within: Duration) -> std::io::Result<usize> {
+        stream.set_read_timeout(Some(within)).unwrap();
+        stream.read(&mut [0; 64])
+    }
+
+    #[track_caller]
+    fn check_comes(stream: &mut TcpStream, count: usize) {
+        assert_eq!(back(stream, PATIENCE).unwrap(), count);
+    }
+
+    #[track_caller]
+    fn check_nothing_comes(stream: &mut TcpStream) {
+        let found = back(stream, GLANCE).map_err(|error| error.kind());
+        assert_eq!(found, Err(ErrorKind::WouldBlock));
+    }
+
+    /// In order, or by a reset.
+    #[track_caller]
+    fn check_ends(stream: &mut TcpStream) {
+        let found = back(stream, PATIENCE).map_err(|error| error.kind());
+        assert!(
+            matches!(found, Ok(0) | Err(ErrorKind::ConnectionReset)),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -221,26 +263,26 @@ mod tests {
         let proxy = Proxy::start(echo()).unwrap();
         let mut old = client(&proxy);
         old.write_all(b"one").unwrap();
-        assert_eq!(back(&mut old), Some(3));
+        check_comes(&mut old, 3);
         proxy.stall();
         old.write_all(b"four").unwrap();
-        assert_eq!(back(&mut old), None);
+        check_nothing_comes(&mut old);
         let mut new = client(&proxy);
         new.write_all(b"five!").unwrap();
-        assert_eq!(back(&mut new), None);
+        check_nothing_comes(&mut new);
         proxy.resume();
-        assert_eq!((back(&mut old), back(&mut new)), (Some(4), Some(5)));
+        check_comes(&mut old, 4);
+        check_comes(&mut new, 5);
         proxy.cut();
-        assert_eq!(back(&mut old), Some(0));
-        let mut refused = client(&proxy);
-        assert!(matches!(back(&mut refused), Some(0) | None));
+        check_ends(&mut old);
+        check_ends(&mut client(&proxy));
         proxy.resume();
         let mut again = client(&proxy);
         again.write_all(b"x").unwrap();
-        assert_eq!(back(&mut again), Some(1));
+        check_comes(&mut again, 1);
         let address = proxy.address();
         drop(proxy);
-        assert!(matches!(back(&mut again), Some(0) | None));
+        check_ends(&mut again);
         assert!(TcpStream::connect(address).is_err());
     }
 }

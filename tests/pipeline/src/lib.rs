@@ -28,6 +28,16 @@ pub struct Pipeline {
     _folder: TempDir,
 }
 
+/// How long a test waits for what must come. It ends as soon as it came: the time is for
+/// a machine that has much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a gateway waits for the quota service, where a test is not about that.
+const QUOTA_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a probe of the self-hosted provider waits, where a test is not about that.
+const PROBE_TIMEOUT_MS: u64 = 20_000;
+
 /// Sums by tenant: API calls, input tokens, output tokens.
 pub type Sums = BTreeMap<String, [i64; 3]>;
 
@@ -73,7 +83,9 @@ impl Pipeline {
     }
 
     /// A Weir with other options; its plans have no bounds of money and tokens but
-    /// those that the options name.
+    /// those that the options name. Where they say nothing of it, its gateways and its
+    /// probes wait longer than the shipped defaults: a router or a fake that a busy
+    /// machine keeps waiting is not away.
     ///
     /// # Panics
     /// Where a part does not start.
@@ -86,6 +98,12 @@ impl Pipeline {
                 own.into_iter().for_each(|(k, v)| members[k] = v);
             }
             options.router["plans"][plan] = members;
+        }
+        let timeout = options.quota.entry("timeout_ms");
+        timeout.or_insert(json!(QUOTA_TIMEOUT_MS));
+        let probe = &mut options.router["providers"]["self-hosted"]["probe"];
+        if probe["timeout_ms"].is_null() {
+            probe["timeout_ms"] = json!(PROBE_TIMEOUT_MS);
         }
         let folder = tempfile::tempdir().expect("a folder");
         Self {
@@ -134,24 +152,47 @@ impl Pipeline {
         self.post(tenant, "/v1/chat/completions", chat(text, false))
     }
 
-    /// Allows a tenant that in its plan's place, from about now on.
+    /// Allows a tenant that in its plan's place; the router decides by it once this
+    /// returns.
     ///
     /// # Panics
-    /// Where the directory's file can't be changed.
+    /// Where the directory's file can't be changed, or is not served.
     pub fn allow(&self, tenant: &str, allowance: &Value) {
+        self.change(tenant, "allowance", allowance);
+    }
+
+    /// Gives a tenant another member in the directory, and waits until the router serves
+    /// it; the gateways have it a moment later.
+    ///
+    /// # Panics
+    /// Where the directory's file can't be changed, or is not served.
+    pub fn change(&self, tenant: &str, member: &str, value: &Value) {
         let path = &self.stack.directory;
         let text = std::fs::read_to_string(path).expect("the directory");
         let mut file: Value = serde_json::from_str(&text).expect("JSON, which is YAML too");
         let version = file["version"].as_u64().expect("a version");
-        file["version"] = json!(version + 1);
+        let version = version + 1;
+        file["version"] = json!(version);
         let tenants = file["tenants"].as_array_mut().expect("tenants");
         let listed = tenants.iter_mut().find(|t| t["id"] == tenant);
-        listed.expect("a tenant")["allowance"] = allowance.clone();
+        listed.expect("a tenant")[member] = value.clone();
         let new = path.with_extension("new");
         std::fs::write(&new, format!("{file:#}")).expect("the directory");
         std::fs::rename(&new, path).expect("the directory");
-        // It is looked at every 100 ms, and read once it was left alone for 200.
-        std::thread::sleep(Duration::from_millis(700));
+        let wanted = format!("version={version}");
+        let is_served = || {
+            let log = std::fs::read_to_string(&self.stack.router.process.log);
+            log.expect("a log").lines().any(|line| {
+                let mut words = line.split_whitespace();
+                line.contains("serving a new version of the directory")
+                    && words.any(|word| word == wanted)
+            })
+        };
+        let start = Instant::now();
+        while !is_served() {
+            assert!(start.elapsed() < PATIENCE, "{version} is not served");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Tells the fake provider to fail as `fault` says.
@@ -201,7 +242,7 @@ impl Pipeline {
     /// What the provider served, once nothing is under way there.
     ///
     /// # Panics
-    /// Where requests stay under way for ten seconds.
+    /// Where requests stay under way for a minute.
     #[must_use]
     pub fn provider_log(&self) -> Vec<Value> {
         self.log_of("openai")
@@ -210,7 +251,7 @@ impl Pipeline {
     /// The same of the provider of that name.
     ///
     /// # Panics
-    /// Where requests stay under way for ten seconds.
+    /// Where requests stay under way for a minute.
     #[must_use]
     pub fn log_of(&self, name: &str) -> Vec<Value> {
         let provider = self.stack.providers.get(name).fake.as_ref();
@@ -230,10 +271,7 @@ impl Pipeline {
             if open == "0" {
                 return log;
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "{open} requests are open"
-            );
+            assert!(start.elapsed() < PATIENCE, "{open} requests are open");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -322,13 +360,54 @@ impl Pipeline {
     }
 
     /// Closes the hour, and checks that Stripe holds exactly what the provider
-    /// served, for each tenant.
+    /// served, for each tenant; and that closing it again bills nothing more.
     #[track_caller]
     pub fn check_adds_up(&self) -> Sums {
+        let billed = self.billed_once(|billed| *billed == self.served());
         self.close_hour();
-        let served = self.served();
-        assert_eq!(self.billed(), served);
-        served
+        assert_eq!(self.billed(), billed, "billed again");
+        billed
+    }
+
+    /// What Stripe holds once it is all, as `is_all` says. The hour is closed until then:
+    /// an event comes late where a gateway or a router waits for the machine.
+    ///
+    /// # Panics
+    /// Where it is not in a minute.
+    #[track_caller]
+    pub fn billed_once(&self, is_all: impl Fn(&Sums) -> bool) -> Sums {
+        let start = Instant::now();
+        loop {
+            self.close_hour();
+            let billed = self.billed();
+            if is_all(&billed) {
+                return billed;
+            }
+            let served = self.served();
+            assert!(
+                start.elapsed() < PATIENCE,
+                "billed {billed:?} of {served:?}"
+            );
+        }
+    }
+
+    /// What the ledger holds of requests, as [`events`](Self::events) gives it, once it
+    /// is all of it.
+    ///
+    /// # Panics
+    /// Where it is not in a minute.
+    #[must_use]
+    #[track_caller]
+    pub fn events_once(&self, arguments: &[&str], is_all: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let start = Instant::now();
+        loop {
+            let events = self.events(arguments);
+            if is_all(&events) {
+                return events;
+            }
+            assert!(start.elapsed() < PATIENCE, "{events:#?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Runs a Python script of this crate, with the virtual environment's SDK.

@@ -2,7 +2,7 @@
 
 use std::{
     io::Read as _,
-    sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
 use weir_harness::{Options, redis::Redis};
-use weir_pipeline_tests::{Pipeline, chat};
+use weir_pipeline_tests::{PATIENCE, Pipeline, chat};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -20,9 +20,13 @@ fn header(answer: &Response, name: &str) -> String {
 }
 
 fn ask(p: &Pipeline, model: &str, stream: bool) -> Response {
+    ask_for(p, model, stream, 200)
+}
+
+fn ask_for(p: &Pipeline, model: &str, stream: bool, max_tokens: u32) -> Response {
     let mut body = chat("tell me something of rivers and weirs", stream);
     body["model"] = json!(model);
-    body["max_tokens"] = json!(200);
+    body["max_tokens"] = json!(max_tokens);
     p.post("acme", CHAT, body)
 }
 
@@ -48,7 +52,7 @@ fn remaining(p: &Pipeline) -> i64 {
         }
         // A router that has just started: the gateway finds it in a moment.
         let text = answer.text().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(10), "{text}");
+        assert!(start.elapsed() < PATIENCE, "{text}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -96,12 +100,8 @@ fn the_last_tenth_goes_to_fast_models_and_the_end_to_the_self_hosted() {
         assert_eq!(answer.status(), 200);
         assert!(!answer.text().unwrap().contains("error"));
     }
+    check_spent(&p, 5_000_000);
     let spent = cost(&p);
-    assert_eq!(
-        5_000_000 - remaining(&p),
-        spent,
-        "spend is what the fakes served"
-    );
 
     // 9.5 % left.
     p.allow("acme", &budget(spent * 1_000 / 905, "self_hosted_only"));
@@ -183,7 +183,7 @@ fn tokens_of_the_minute_and_requests_under_way_are_bounded() {
     assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
 
     p.allow("acme", &json!({"in_flight": 2}));
-    p.fault_of("openai", &json!({"delay_ms": 600}));
+    p.fault_of("openai", &json!({"delay_ms": 8_000}));
     let served = AtomicUsize::new(0);
     let refused = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -220,8 +220,8 @@ fn check_spent(p: &Pipeline, budget: i64) {
             return;
         }
         assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{spent} {served}"
+            start.elapsed() < PATIENCE,
+            "{spent} is spent, {served} was served"
         );
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -252,14 +252,16 @@ fn aborted_streams_and_a_killed_router_lose_no_spend() {
     p.heal("openai");
     p.fault_of(
         "openai",
-        &json!({"chunk_delay_ms": 50, "answer_words": 180}),
+        &json!({"chunk_delay_ms": 50, "answer_words": 600}),
     );
-    let mut open: Vec<Response> = (0..5).map(|_| ask(&p, "gpt-4o", true)).collect();
+    let ask_long = |_| ask_for(&p, "gpt-4o", true, 700);
+    let mut open: Vec<Response> = (0..5).map(ask_long).collect();
     for answer in &mut open {
         let mut some = [0; 5_000];
         answer.read_exact(&mut some).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(1_200));
+    // So long that what came since the last note is little of it.
+    std::thread::sleep(Duration::from_secs(8));
     p.stack.router.process.kill();
     drop(open);
     p.stack.restart_router().unwrap();
@@ -269,23 +271,22 @@ fn aborted_streams_and_a_killed_router_lose_no_spend() {
     // The holds' lives are over, and they are swept.
     let spent = loop {
         let spent = 50_000_000 - remaining(&p);
-        if spent * 10 > served * 8 || start.elapsed() > Duration::from_secs(15) {
+        if is_near(spent, served) || start.elapsed() > PATIENCE {
             break spent;
         }
         std::thread::sleep(Duration::from_millis(200));
     };
-    assert!(spent * 10 > served * 8, "{spent} of {served}");
-    assert!(spent * 10 < served * 12, "{spent} of {served}");
-    p.close_hour();
-    let billed = p.billed()["acme"];
+    assert!(is_near(spent, served), "{spent} of {served}");
     let sums = p.served()["acme"];
-    for meter in [1, 2] {
-        let (billed, served) = (billed[meter] * 10, sums[meter]);
-        assert!(
-            billed > served * 8 && billed < served * 12,
-            "{billed} {served}"
-        );
-    }
+    p.billed_once(|billed| {
+        let acme = billed.get("acme");
+        acme.is_some_and(|billed| [1, 2].iter().all(|m| is_near(billed[*m], sums[*m])))
+    });
+}
+
+/// To a fifth.
+fn is_near(found: i64, served: i64) -> bool {
+    found * 10 > served * 8 && found * 10 < served * 12
 }
 
 #[test]
@@ -299,10 +300,11 @@ fn a_router_killed_again_and_again_loses_nothing_that_it_answered() {
     let kills = 6;
     let clients = 4;
     for round in 0..kills {
+        let (whole, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..clients {
                 scope.spawn(|| {
-                    for _ in 0..10 {
+                    while !is_over.load(Relaxed) {
                         let answer = ask(&p, "gpt-4o-mini", false);
                         // Some meet a router that is gone, or goes in the middle.
                         let Ok(body) = answer.json::<Value>() else {
@@ -310,13 +312,21 @@ fn a_router_killed_again_and_again_loses_nothing_that_it_answered() {
                         };
                         if let Some(usage) = body.get("usage") {
                             answered.fetch_add(cost_by(usage, "gpt-4o-mini"), Relaxed);
+                            whole.fetch_add(1, Relaxed);
                         }
                     }
                 });
             }
-            std::thread::sleep(Duration::from_millis(60 + 37 * round));
+            // Many more than the four that may be cut by the kill, and another number each
+            // time.
+            let start = Instant::now();
+            while whole.load(Relaxed) < 40 + 7 * round && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             p.stack.router.process.signal(Signal::SIGKILL);
+            is_over.store(true, Relaxed);
         });
+        assert!(whole.into_inner() >= 40, "next to nothing was answered");
         p.stack.router.process.kill();
         p.stack.restart_router().unwrap();
     }
@@ -324,20 +334,23 @@ fn a_router_killed_again_and_again_loses_nothing_that_it_answered() {
     let served = cost(&p);
     assert!(answered > 0 && answered <= served);
     // What was under way is swept after its life, at what was known of it.
-    std::thread::sleep(Duration::from_secs(5));
-    let spent = 50_000_000 - remaining(&p);
     let input = 12;
     let most = served + i64::from(clients) * i64::try_from(kills).unwrap() * input;
-    assert!(
-        (answered..=most).contains(&spent),
-        "{answered} {spent} {served}"
-    );
-    p.close_hour();
-    let (billed, served) = (p.billed()["acme"], p.served()["acme"]);
-    assert!(
-        billed[2] <= served[2] && billed[2] * 10 > served[2] * 8,
-        "{billed:?} {served:?}"
-    );
+    let start = Instant::now();
+    loop {
+        let spent = 50_000_000 - remaining(&p);
+        if (answered..=most).contains(&spent) {
+            break;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{answered} {spent} {served} {most}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let served = p.served()["acme"][2];
+    let billed = p.billed_once(|billed| billed.get("acme").is_some_and(|b| b[2] * 10 > served * 8));
+    assert!(billed["acme"][2] <= served, "{billed:?} {served}");
 }
 
 #[test]
@@ -356,7 +369,7 @@ fn a_redis_that_loses_everything_loses_no_spend() {
     let start = Instant::now();
     while ask(&p, "gpt-4o", false).status() != 200 || cost(&p) == 0 {
         // An empty Redis may have lost something.
-        assert!(start.elapsed() < Duration::from_secs(20));
+        assert!(start.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(200));
     }
     for _ in 0..5 {
@@ -369,7 +382,7 @@ fn a_redis_that_loses_everything_loses_no_spend() {
     let start = Instant::now();
     while header(&ask(&p, "gpt-4o", false), "x-weir-provider") != "self-hosted" {
         // What was known a moment ago still holds for a second.
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < PATIENCE);
     }
     let _redis = Redis::start_at(port, folder.path()).unwrap();
     let start = Instant::now();
@@ -378,7 +391,7 @@ fn a_redis_that_loses_everything_loses_no_spend() {
         if header(&answer, "x-weir-provider") == "openai" {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(20));
+        assert!(start.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(200));
     }
     check_spent(&p, 50_000_000);

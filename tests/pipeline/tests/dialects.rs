@@ -133,8 +133,8 @@ fn a_plan_has_its_time() {
     let p = Pipeline::alone();
     // A starter has five seconds: to the first token of a stream, and in all.
     for (fault, stream) in [
-        (json!({"delay_ms": 6_500, "times": 1}), false),
-        (json!({"first_token_delay_ms": 6_500, "times": 1}), true),
+        (json!({"delay_ms": 20_000, "times": 1}), false),
+        (json!({"first_token_delay_ms": 20_000, "times": 1}), true),
     ] {
         p.provider_fault(&fault);
         let answer = p.post("solo", CHAT, chat("late", stream));
@@ -142,8 +142,8 @@ fn a_plan_has_its_time() {
         let error: Value = answer.json().unwrap();
         assert_eq!(error["error"]["code"], "timeout", "{error}");
     }
-    // A stream that began in time may take longer.
-    p.provider_fault(&json!({"chunk_delay_ms": 800, "times": 1}));
+    // A stream that began in time may take longer: eight seconds.
+    p.provider_fault(&json!({"chunk_delay_ms": 200, "answer_words": 40, "times": 1}));
     let answer = p.post("solo", CHAT, chat("slowly, in many words", true));
     assert_eq!(answer.status(), 200);
     assert!(answer.text().unwrap().ends_with("data: [DONE]\n\n"));

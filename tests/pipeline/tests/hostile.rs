@@ -53,14 +53,11 @@ fn check_error(answer: Response, status: u16, code: &str) {
 #[test]
 fn bodies_that_are_none_are_refused_in_openais_shape() {
     let p = Pipeline::start();
-    let send = |body: Vec<u8>| {
+    let try_send = |body: Vec<u8>| {
         let request = p.http.post(format!("{}{CHAT}", p.stack.url()));
-        request
-            .bearer_auth(p.key("solo"))
-            .body(body)
-            .send()
-            .unwrap()
+        request.bearer_auth(p.key("solo")).body(body).send()
     };
+    let send = |body| try_send(body).unwrap();
     for body in [
         "",
         "{",
@@ -80,16 +77,21 @@ fn bodies_that_are_none_are_refused_in_openais_shape() {
         "invalid_json",
     );
     check_error(send(b"{\"model\":{}}".to_vec()), 400, "invalid_type");
-    check_error(send(vec![b' '; 20_000_000]), 413, "request_too_large");
+    // The gateway closes a second after its answer: who still writes then, because the
+    // machine stood still, does not see it.
+    let send_large = || try_send(vec![b' '; 20_000_000]);
+    let answer = send_large().or_else(|_| send_large());
+    let answer = answer.or_else(|_| send_large());
+    check_error(answer.unwrap(), 413, "request_too_large");
     // The same without an announced length: the router's limit.
-    let chunked = reqwest::blocking::Body::new(std::io::Cursor::new(vec![b' '; 20_000_000]));
-    let request = p.http.post(format!("{}{CHAT}", p.stack.url()));
-    let answer = request
-        .bearer_auth(p.key("solo"))
-        .body(chunked)
-        .send()
-        .unwrap();
-    check_error(answer, 413, "request_too_large");
+    let send_chunked = || {
+        let chunked = reqwest::blocking::Body::new(std::io::Cursor::new(vec![b' '; 20_000_000]));
+        let request = p.http.post(format!("{}{CHAT}", p.stack.url()));
+        request.bearer_auth(p.key("solo")).body(chunked).send()
+    };
+    let answer = send_chunked().or_else(|_| send_chunked());
+    let answer = answer.or_else(|_| send_chunked());
+    check_error(answer.unwrap(), 413, "request_too_large");
     assert_eq!(p.chat("solo", "still there").status(), 200);
     assert_eq!(
         p.provider_log().len(),
@@ -190,6 +192,7 @@ fn the_aggregator_takes_events_of_producers_that_a_gateway_signed_for() {
 
     // The same event again bills nothing more.
     assert_eq!(publish(&gateway, vec![good.clone(), good]).status(), 202);
+    p.billed_once(|billed| billed.get("solo") == Some(&[1, 1_000, 0]));
     let status = p.close_hour();
     assert_eq!(status["quarantined"], 3);
     assert_eq!(p.billed()["solo"], [1, 1_000, 0]);

@@ -1,7 +1,7 @@
 //! What the ledger knows of each request is what the providers served: one event for
 //! each, with its class, its model, its tokens and how it ended.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weir_harness::{Options, providers::PROVIDERS};
@@ -67,27 +67,39 @@ fn told(event: &Value) -> Told {
     )
 }
 
+/// Whether the gateway and the router told of it.
+fn has_both(event: &Value) -> bool {
+    event["witnesses"] == json!(["gateway", "router"])
+}
+
 #[test]
 fn the_ledger_holds_what_the_providers_served_for_each_request() {
-    let p = Pipeline::start();
-    // Those that leave must leave in the middle.
+    let p = Pipeline::with(Options {
+        limits: vec![("starter".into(), 100_000), ("enterprise".into(), 100_000)],
+        // What is left is read on to its end, and who leaves has the time to.
+        router: json!({"drain_s": 120, "plans": {"starter": {"timeout_s": 30}}}),
+        ..Options::default()
+    });
+    // Those that leave must leave in the middle: a stream of theirs lasts 16 s.
     for (name, path) in [
         ("openai", "/v1/chat/completions"),
         ("anthropic", "/v1/messages"),
     ] {
         p.fault_of(
             name,
-            &json!({"path": path, "chunk_delay_ms": 40, "answer_words": 40}),
+            &json!({"path": path, "chunk_delay_ms": 40, "answer_words": 400}),
         );
     }
-    let late = json!({"path": "/v1/responses", "delay_ms": 2_000});
+    let late = json!({"path": "/v1/responses", "delay_ms": 12_000});
     p.fault_of("openai", &late);
     let printed = p.python("usage.py");
     let ids: Vec<&str> = printed.lines().collect();
     // What was left is answered to its end first.
     let _ = p.served();
     p.check_adds_up();
-    let events = p.events(&["--limit", "1000"]);
+    let events = p.events_once(&["--limit", "1000"], |events| {
+        events.len() >= ids.len() + 50 && events.iter().all(has_both)
+    });
 
     // Each once, and each answer's id is in the ledger.
     let all: BTreeMap<&str, &Value> = events
@@ -149,6 +161,17 @@ fn what_is_refused_on_the_way_is_one_event_too() {
     );
     p.provider_fault(&json!({"status": 500, "times": 1}));
     note(p.chat("solo", "x"), "chat", "upstream_error");
+    // Each is told of by one witness or by both, in either order.
+    let _ = p.events_once(&[], |events| {
+        ids.iter().all(|(id, (status, class, outcome))| {
+            let told = events.iter().find(|event| event["request_id"] == **id);
+            told.is_some_and(|event| {
+                event["status"] == *status
+                    && event["class"] == *class
+                    && event["outcome"] == *outcome
+            })
+        })
+    });
     p.close_hour();
     for (id, (status, class, outcome)) in &ids {
         let events = p.events(&["--request", id]);
@@ -179,7 +202,7 @@ fn azures_client_is_served_by_the_model_of_its_path() {
     let body: Value = answer.json().unwrap();
     assert_eq!(body["object"], "chat.completion", "{body}");
     p.check_adds_up();
-    let events = p.events(&[]);
+    let events = p.events_once(&[], |events| events.iter().all(has_both));
     assert_eq!(events[0]["model_asked"], "gpt-4o", "{events:?}");
     assert_eq!(events[0]["class"], "chat");
 }
@@ -205,9 +228,10 @@ fn a_gateway_that_is_stopped_loses_no_event() {
         }
     });
     p.stack.stop_gateways();
-    std::thread::sleep(Duration::from_millis(500));
     p.check_adds_up();
-    let events = p.events(&["--limit", "1000"]);
+    let events = p.events_once(&["--limit", "1000"], |events| {
+        events.len() >= 48 && events.iter().all(has_both)
+    });
     assert_eq!(events.len(), 48);
     for event in &events {
         assert_eq!(event["witnesses"], json!(["gateway", "router"]), "{event}");

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
     path::PathBuf,
-    sync::atomic::Ordering,
+    sync::{OnceLock, atomic::Ordering},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -38,9 +38,12 @@ pub(super) fn keyring() -> Keyring {
 
 /// Event number `n` of a run.
 pub(super) fn event(n: u64) -> UsageEvent {
+    // The same in the whole run: an hour may end meanwhile.
+    static HOUR_MS: OnceLock<u64> = OnceLock::new();
     let mut random = [0; 10];
     random[..8].copy_from_slice(&n.to_be_bytes());
-    let request_id = RequestId::mint(now_ms() as u64 / 3_600_000 * 3_600_000, random);
+    let hour_ms = HOUR_MS.get_or_init(|| now_ms() as u64 / 3_600_000 * 3_600_000);
+    let request_id = RequestId::mint(*hour_ms, random);
     let signed = TenantContext {
         tenant: "acme".into(),
         plan: "starter".into(),

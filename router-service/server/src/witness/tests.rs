@@ -14,6 +14,9 @@ use weir_wire::proto::usage::PublishRequest;
 
 use super::*;
 
+/// How long is waited for what must come; it ends as soon as it came.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct Aggregator {
     is_down: AtomicBool,
@@ -102,7 +105,15 @@ async fn what_an_aggregator_that_is_down_did_not_take_goes_after_a_restart() {
     assert!(aggregator.ids().is_empty());
 
     aggregator.is_down.store(false, Ordering::SeqCst);
-    let (witnesses, sender) = open(&spool(&folder), 1 << 20, &url, "token", http()).unwrap();
+    let start = std::time::Instant::now();
+    let (witnesses, sender) = loop {
+        // What was read as it was aborted may still have the file.
+        match open(&spool(&folder), 1 << 20, &url, "token", http()) {
+            Ok(opened) => break opened,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error:#}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     let waiting = witnesses.waiting(0).await.unwrap();
     let ids: Vec<&str> = waiting.iter().map(|(_, e)| e.event_id.as_str()).collect();
     assert_eq!(ids, ["1", "2"]);
@@ -110,10 +121,9 @@ async fn what_an_aggregator_that_is_down_did_not_take_goes_after_a_restart() {
     let closing = CancellationToken::new();
     let sending = tokio::spawn(sender.run(closing.clone()));
     // By itself, without a further event and without a stop.
-    for _ in 0..500 {
-        if !witnesses.spool().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let start = std::time::Instant::now();
+    while !witnesses.spool().is_empty() && start.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(aggregator.ids(), ["1", "2"]);
     closing.cancel();

@@ -9,11 +9,14 @@ use weir_router_core::quota::Ask;
 use weir_router_store::{QuotaStore, RedisQuota, RedisSettings};
 
 use crate::{
-    asks::{answer_of, ask, granted, limit, pass, settings},
+    asks::{answer_of, ask, granted, limit, pass, quota, settings},
     server::Server,
 };
 
 const SHORT: Duration = Duration::from_millis(250);
+
+/// How long a server that is back may take to be found.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn impatient(server: &Server) -> RedisQuota {
     let settings = RedisSettings {
@@ -36,36 +39,44 @@ async fn refused(store: &RedisQuota, n: u64) -> Duration {
 
 #[tokio::test]
 async fn a_server_that_hangs_costs_three_time_outs_and_then_nothing() {
+    // A machine that stood still meanwhile proves nothing.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let (slowest, fast) = check_hang().await;
+        if slowest < SHORT * 3 && fast >= 20 {
+            return;
+        }
+        seen.push((slowest, fast));
+    }
+    panic!("{seen:?}");
+}
+
+/// The slowest of the first three refusals of a server that hangs, and how many come at
+/// once in the second after them. When it is back, it serves.
+async fn check_hang() -> (Duration, u32) {
     let server = Server::start();
     let store = impatient(&server).await;
     answer_of(&store, one(1)).await;
     server.freeze();
     let start = Instant::now();
+    let mut slowest = Duration::ZERO;
     for n in 2..5 {
-        let took = refused(&store, n).await;
-        assert!(took < SHORT * 3, "{took:?}");
+        slowest = slowest.max(refused(&store, n).await);
     }
-    // From here on for a second; a machine that stood still meanwhile proves none.
     let mut fast = 0;
     while start.elapsed() < Duration::from_millis(1_600) {
-        if refused(&store, 5).await < Duration::from_millis(20) {
-            fast += 1;
-        }
+        fast += u32::from(refused(&store, 5).await < Duration::from_millis(20));
         pass(10).await;
     }
-    assert!(fast >= 20, "{fast}");
     server.thaw();
     let thawed = Instant::now();
     let after = answer_of(&store, one(6)).await;
     assert_eq!(granted(&after), 1);
-    assert!(
-        thawed.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        thawed.elapsed()
-    );
+    assert!(thawed.elapsed() < PATIENCE, "{:?}", thawed.elapsed());
     // What was sent while it hung may have been done then, once each.
     let counted = 1_000 - after.limits[0].remaining;
     assert!((2..=6).contains(&counted), "{counted}");
+    (slowest, fast)
 }
 
 #[tokio::test]
@@ -77,17 +88,14 @@ async fn a_server_that_is_away_at_the_start_is_found_later() {
     server.start_again();
     let start = Instant::now();
     assert_eq!(granted(&answer_of(&store, one(2)).await), 1);
-    assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_calls_make_one_connection() {
     let mut server = Server::start();
-    let store = Arc::new(impatient(&server).await);
+    // One that gives a connection up makes another.
+    let store = Arc::new(quota(&server).await);
     answer_of(&*store, one(0)).await;
     for round in 0..3 {
         server.kill();

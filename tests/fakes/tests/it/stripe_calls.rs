@@ -157,9 +157,10 @@ async fn a_dropped_answer_was_carried_out() {
 #[tokio::test]
 async fn work_goes_on_when_the_client_leaves() {
     let fake = FakeStripe::start().await;
-    fake.control("/__fake/faults", &json!({"times": 1, "delay_ms": 100}))
+    fake.control("/__fake/faults", &json!({"times": 1, "delay_ms": 5_000}))
         .await;
-    let impatient = std::time::Duration::from_millis(20);
+    // The call comes there in it, and its answer does not.
+    let impatient = std::time::Duration::from_secs(1);
     let call = fake.post("/v1/customers", &[("name", "A")]);
     tokio::time::timeout(impatient, call).await.unwrap_err();
     crate::client::eventually(|| fake.stripe.state()["customers"][0]["name"] == "A").await;
@@ -168,7 +169,7 @@ async fn work_goes_on_when_the_client_leaves() {
 #[tokio::test]
 async fn a_key_in_use_is_refused() {
     let fake = FakeStripe::start().await;
-    fake.control("/__fake/faults", &json!({"times": 1, "delay_ms": 200}))
+    fake.control("/__fake/faults", &json!({"times": 1, "delay_ms": 3_000}))
         .await;
     let headers = [("idempotency-key", "both")];
     let call = || fake.try_call(Method::POST, "/v1/customers", &[("name", "A")], &headers);
