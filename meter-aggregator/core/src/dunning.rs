@@ -4,10 +4,17 @@
 //! at, and what is decided follows from the invoice as Stripe has it now, from what
 //! the router says of the tenant now, and from what was done before ([`Account`]).
 
-use std::{collections::BTreeSet, fmt, num::NonZeroU32};
+mod calls;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU32,
+};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::calls::{Accounts, Call, DOUBT_MS, Decision, View, Why, decide, done, doubt, look};
 use crate::stripe::{Invoice, InvoiceStatus};
 
 /// What follows when a payment failed.
@@ -141,7 +148,7 @@ pub enum Seen {
 }
 
 /// What to ask of the router. Asking twice does no harm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Refuse the tenant's keys.
     Suspend,
@@ -168,6 +175,24 @@ impl Account {
     #[must_use]
     pub fn concerns_router(&self) -> bool {
         self.hold != Hold::None || !self.due.is_empty()
+    }
+
+    /// What the account is, where one of these calls to the router may have come unseen and
+    /// explains what the router says: that was us, and no operator.
+    #[must_use]
+    pub fn presume(mut self, seen: Seen, calls: &BTreeMap<Action, i64>) -> Self {
+        self.hold = match (self.hold, seen) {
+            (Hold::None | Hold::Lifted | Hold::Unknown, Seen::Suspended)
+                if calls.contains_key(&Action::Suspend) =>
+            {
+                Hold::Suspending
+            }
+            (Hold::Ours | Hold::Operators, Seen::Active) if calls.contains_key(&Action::Resume) => {
+                Hold::Resuming
+            }
+            (hold, _) => hold,
+        };
+        self
     }
 
     /// Decides, once the router was looked at. The account that comes back is to be

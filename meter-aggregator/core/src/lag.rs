@@ -4,11 +4,17 @@
 //! What waits for the operator is not behind: it is shown elsewhere, and no restart of
 //! anything would help it.
 
+mod arrivals;
+mod problems;
+
 use std::fmt;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{hour::Hour, policy::Policy};
+
+pub use arrivals::{Arrivals, Oldest};
+pub use problems::{Problems, Round};
 
 /// How late is too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,40 +41,16 @@ impl Default for Bounds {
     }
 }
 
-/// A tenant's use on a meter in an hour, as far as it matters here. Of what can't be billed,
-/// because its tenant has no customer or its meter no counterpart, there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sum {
-    /// In which hour.
-    pub hour: Hour,
-    /// What was used.
-    pub total: i64,
-    /// What Stripe has.
-    pub accepted: i64,
-    /// What the operator decided not to bill.
-    pub waived: i64,
-    /// Whether it waits for the operator: an intent that is held or quarantined, or an
-    /// adjustment that is proposed.
-    pub is_with_operator: bool,
-}
-
-impl Sum {
-    fn is_unbilled(&self) -> bool {
-        !self.is_with_operator && self.total != self.accepted.saturating_add(self.waived)
-    }
-}
-
-/// The oldest hour that Stripe was to have at `now_ms` and has not, or has not as it is.
+/// Of hours that Stripe does not wholly have the oldest that it was to have at `now_ms`.
 #[must_use]
-pub fn oldest_unbilled(
-    sums: impl IntoIterator<Item = Sum>,
+pub fn oldest_late(
+    unbilled: impl IntoIterator<Item = Hour>,
     policy: &Policy,
     now_ms: i64,
 ) -> Option<Hour> {
     let now_s = now_ms.div_euclid(1_000);
-    let is_late = |sum: &Sum| sum.is_unbilled() && sum.hour.is_over(now_s, policy.grace_s);
-    let late = sums.into_iter().filter(is_late);
-    late.map(|sum| sum.hour).min()
+    let hours = unbilled.into_iter();
+    hours.filter(|h| h.is_over(now_s, policy.grace_s)).min()
 }
 
 /// How long ago an hour was to be planned, milliseconds.
@@ -85,8 +67,11 @@ pub struct Seen<'a> {
     /// When the oldest event was taken that waits in the stream, milliseconds of the Unix
     /// epoch.
     pub oldest_event_ms: Option<i64>,
-    /// [`oldest_unbilled`].
-    pub oldest_unbilled: Option<Hour>,
+    /// When it was last known how much waits in the stream, milliseconds of the Unix epoch;
+    /// `None` of a stream that is always known.
+    pub stream_known_ms: Option<i64>,
+    /// [`oldest_late`].
+    pub oldest_late: Option<Hour>,
     /// Why nothing can be sent, as the sender says it.
     pub problem: Option<&'a str>,
 }
@@ -97,6 +82,12 @@ pub enum Behind {
     /// Events are not booked.
     Events {
         /// How long the oldest waits, milliseconds.
+        for_ms: i64,
+    },
+    /// It is not known how much waits in the stream: nothing of it is booked, and perhaps
+    /// nothing can be taken.
+    Stream {
+        /// For how long, milliseconds.
         for_ms: i64,
     },
     /// Stripe does not have an hour.
@@ -120,6 +111,9 @@ impl fmt::Display for Behind {
         match self {
             Self::Events { for_ms } => {
                 write!(f, "an event waits in the stream for {}", Span(*for_ms))
+            }
+            Self::Stream { for_ms } => {
+                write!(f, "the stream can't be looked at for {}", Span(*for_ms))
             }
             Self::Hour { hour, for_ms } => {
                 let start = OffsetDateTime::from_unix_timestamp(hour.start_s()).ok();
@@ -176,8 +170,12 @@ impl Watch {
         if let Some(for_ms) = waits_ms.filter(|for_ms| *for_ms > bounds.event_ms) {
             behind.push(Behind::Events { for_ms });
         }
+        let unknown_ms = seen.stream_known_ms.map(since);
+        if let Some(for_ms) = unknown_ms.filter(|for_ms| *for_ms > bounds.event_ms) {
+            behind.push(Behind::Stream { for_ms });
+        }
         let lag = seen
-            .oldest_unbilled
+            .oldest_late
             .map(|hour| (hour, hour_lag_ms(hour, policy, now_ms)));
         let late = lag.filter(|(_, for_ms)| *for_ms > bounds.hour_ms);
         self.late_since_ms = late.and(self.late_since_ms.or(Some(now_ms)));
@@ -214,40 +212,16 @@ mod tests {
     const PLANNED_MS: i64 = (HOUR.0 + 1) * HOUR_MS + 5 * MINUTE_MS;
 
     #[test]
-    fn an_hour_is_unbilled_once_it_is_to_be_planned() {
-        let sum = Sum {
-            hour: HOUR,
-            total: 5,
-            accepted: 0,
-            waived: 0,
-            is_with_operator: false,
-        };
-        let of = |sums: &[Sum], now_ms| oldest_unbilled(sums.to_vec(), &Policy::default(), now_ms);
-        assert_eq!(of(&[sum], PLANNED_MS - 1), None);
-        assert_eq!(of(&[sum], PLANNED_MS), Some(HOUR));
+    fn an_hour_is_late_once_it_is_to_be_planned() {
+        let later = Hour(HOUR.0 + 1);
+        let of = |hours: &[Hour], now_ms| oldest_late(hours.to_vec(), &Policy::default(), now_ms);
+        assert_eq!(of(&[], PLANNED_MS), None);
+        assert_eq!(of(&[HOUR], PLANNED_MS - 1), None);
+        assert_eq!(of(&[HOUR], PLANNED_MS), Some(HOUR));
+        assert_eq!(of(&[later, HOUR], PLANNED_MS), Some(HOUR));
+        assert_eq!(of(&[later], PLANNED_MS), None);
+        assert_eq!(of(&[later, HOUR], PLANNED_MS + HOUR_MS), Some(HOUR));
         assert_eq!(hour_lag_ms(HOUR, &Policy::default(), PLANNED_MS + 7), 7);
-        let later = Sum {
-            hour: Hour(HOUR.0 + 1),
-            ..sum
-        };
-        assert_eq!(of(&[later, sum], PLANNED_MS + HOUR_MS), Some(HOUR));
-        for billed in [
-            Sum { accepted: 5, ..sum },
-            Sum {
-                accepted: 2,
-                waived: 3,
-                ..sum
-            },
-            Sum {
-                is_with_operator: true,
-                ..sum
-            },
-            Sum { total: 0, ..sum },
-        ] {
-            assert_eq!(of(&[billed], PLANNED_MS), None, "{billed:?}");
-        }
-        // Stripe has too much.
-        assert_eq!(of(&[Sum { accepted: 6, ..sum }], PLANNED_MS), Some(HOUR));
     }
 
     /// What each look finds, a minute apart.
@@ -277,9 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_is_away_is_behind() {
+        let seen = Seen {
+            stream_known_ms: Some(PLANNED_MS),
+            ..Seen::default()
+        };
+        check(&[(seen, PLANNED_MS + 5 * MINUTE_MS)], &[]);
+        let behind = "the stream can't be looked at for 6 min";
+        check(&[(seen, PLANNED_MS + 6 * MINUTE_MS)], &[behind]);
+        check(
+            &[(seen, PLANNED_MS + 6 * MINUTE_MS), (Seen::default(), 0)],
+            &[],
+        );
+    }
+
+    #[test]
     fn an_hour_is_behind_where_it_stays_so() {
         let late = Seen {
-            oldest_unbilled: Some(HOUR),
+            oldest_late: Some(HOUR),
             ..Seen::default()
         };
         let at = |minutes: i64| PLANNED_MS + 3 * HOUR_MS + minutes * MINUTE_MS;

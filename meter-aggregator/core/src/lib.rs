@@ -13,6 +13,7 @@ pub mod lease;
 pub mod ledger;
 pub mod log;
 pub mod meter;
+pub mod place;
 pub mod policy;
 pub mod shown;
 pub mod stripe;

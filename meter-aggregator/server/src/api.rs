@@ -1,6 +1,6 @@
 //! What the paths of the aggregator share: its parts, and plain answers.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::response::{IntoResponse as _, Response};
@@ -8,6 +8,7 @@ use http::StatusCode;
 use tokio::sync::{Notify, watch};
 use weir_meter_core::{lag::Bounds, lease::Member, ledger::book::STREAM};
 use weir_meter_store::{
+    DatabaseError,
     ledger::{Ledger, Place, VERSION},
     stream::{
         AppendError, Mark, OpenError, Stream, Way,
@@ -22,7 +23,7 @@ use weir_wire::{
 
 use crate::{
     books::{Books, Ledgers},
-    config::{LedgerSettings, Producer, Settings, StreamSettings},
+    config::{For, LedgerSettings, Producer, Settings, StreamSettings},
     fleet::{Fleet, Held},
     ingest::{Source, response, sort},
     intake::Intake,
@@ -35,6 +36,9 @@ use crate::{
 
 /// A batch of more events is checked beside the async threads, which others need.
 const INLINE_MAX: usize = 256;
+
+/// Between two looks whether Postgres is there.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What every request shares.
 pub struct Parts {
@@ -56,12 +60,18 @@ pub struct Opened {
 }
 
 impl Parts {
-    /// Opens the data folder, whose lock the caller holds, or what replicas share.
-    pub async fn open(settings: Settings) -> anyhow::Result<Opened> {
-        let ledgers = open_ledgers(settings.ledger, &settings.data_dir).await?;
+    /// Opens the data folder, whose lock the caller holds, or what replicas share. A service
+    /// waits for Postgres, a command does not.
+    pub async fn open(settings: Settings, whom: For) -> anyhow::Result<Opened> {
+        let ledgers = open_ledgers(settings.ledger, &settings.data_dir, whom).await?;
         let first = ledgers.first();
         let is_shared = first.is_some_and(Ledger::is_shared);
         let looking = first.map(Ledger::another).transpose()?;
+        // Leases are kept while all others work.
+        let keeping = first
+            .filter(|_| is_shared)
+            .map(Ledger::another)
+            .transpose()?;
         let pool = Pool::new(ledgers);
         let id = replica_id()?;
         let (held, seen) = watch::channel(match is_shared {
@@ -96,8 +106,10 @@ impl Parts {
             version: VERSION,
             wants_all: is_embedded,
         };
-        let fleet =
-            is_shared.then(|| Fleet::new(books.clone(), member, settings.lease, held, fenced));
+        let fleet = keeping.map(|ledger| {
+            let ledger = Pool::new(vec![ledger]);
+            Fleet::new(ledger, member, settings.lease, held, fenced)
+        });
         let parts = Self {
             sender: Arc::new(Sender::new(Stripe::new(settings.stripe)?, books.clone())),
             books,
@@ -108,6 +120,17 @@ impl Parts {
             bounds: settings.bounds,
         };
         Ok(Opened { parts, fleet })
+    }
+
+    /// Refuses a ledger that was copied: the copy goes on.
+    pub async fn refuse_moved(&self) -> anyhow::Result<()> {
+        if self.books.look(|ledger| ledger.is_moved()).await? {
+            bail!(
+                "ledger: that in data_dir was copied to Postgres, which goes on; set \
+                 ledger.postgres"
+            );
+        }
+        Ok(())
     }
 
     /// Takes a producer's events; returns once they are durable.
@@ -153,7 +176,11 @@ pub fn plain(status: StatusCode, message: &str) -> Response {
 }
 
 /// As many connections as are configured, one on SQLite.
-async fn open_ledgers(ledger: LedgerSettings, data_dir: &Path) -> anyhow::Result<Vec<Ledger>> {
+async fn open_ledgers(
+    ledger: LedgerSettings,
+    data_dir: &Path,
+    whom: For,
+) -> anyhow::Result<Vec<Ledger>> {
     let (place, count) = match ledger {
         LedgerSettings::Sqlite => (Place::Sqlite(data_dir.to_owned()), 1),
         LedgerSettings::Postgres {
@@ -161,16 +188,36 @@ async fn open_ledgers(ledger: LedgerSettings, data_dir: &Path) -> anyhow::Result
             connections,
         } => (Place::Postgres(settings), connections),
     };
-    tokio::task::spawn_blocking(move || {
-        let first = Ledger::open_at(&place)?;
-        let mut ledgers = Vec::new();
-        for _ in 1..count {
-            ledgers.push(first.another()?);
+    let waits = whom == For::Service && matches!(place, Place::Postgres(_));
+    loop {
+        let place = place.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let first = Ledger::open_at(&place)?;
+            let mut ledgers = Vec::new();
+            for _ in 1..count {
+                ledgers.push(first.another()?);
+            }
+            ledgers.push(first);
+            anyhow::Ok(ledgers)
+        });
+        match opened.await? {
+            Err(error) if waits && is_away(&error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    error,
+                    "the ledger is away; nothing begins before it is there"
+                );
+                tokio::time::sleep(AWAY_PAUSE).await;
+            }
+            opened => return opened,
         }
-        ledgers.push(first);
-        Ok(ledgers)
-    })
-    .await?
+    }
+}
+
+/// Whether the database may be there a while later.
+fn is_away(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|e| e.downcast_ref());
+    causes.any(DatabaseError::is_passing)
 }
 
 async fn open_stream(
@@ -200,28 +247,17 @@ async fn open_stream(
             redis.consumer = id.to_owned();
             redis.ledger = pool.with(|ledger| ledger.identity()).await?;
             nothing_is_left(data_dir, pool).await?;
-            let stream = match RedisStream::open(redis.clone()).await {
-                Err(OpenError::Unavailable(why)) => {
-                    tell_away(&why);
-                    RedisStream::new(redis)
-                }
-                opened => opened,
-            };
-            let stream = stream.context("stream.redis")?;
+            let opened = RedisStream::open(redis.clone()).await;
+            let stream = or_later(opened, || RedisStream::new(redis)).context("stream.redis")?;
             Ok(Intake::shared(Arc::new(stream), Arc::clone(pool), mark))
         }
         StreamSettings::Kafka(kafka) => {
-            let settings = KafkaSettings::clone(kafka);
+            let mut settings = KafkaSettings::clone(kafka);
+            settings.ledger = pool.with(|ledger| ledger.identity()).await?;
             nothing_is_left(data_dir, pool).await?;
-            let stream = match KafkaStream::open(settings.clone()).await {
-                Err(OpenError::Unavailable(why)) => {
-                    tell_away(&why);
-                    KafkaStream::new(settings)
-                }
-                opened => opened,
-            };
-            let stream = Arc::new(stream.context("stream.kafka")?);
-            Ok(Intake::shared(stream, Arc::clone(pool), mark))
+            let opened = KafkaStream::open(settings.clone()).await;
+            let stream = or_later(opened, || KafkaStream::new(settings)).context("stream.kafka")?;
+            Ok(Intake::shared(Arc::new(stream), Arc::clone(pool), mark))
         }
     }
 }
@@ -255,9 +291,18 @@ async fn nothing_is_left(data_dir: &Path, pool: &Arc<Pool>) -> anyhow::Result<()
     Ok(())
 }
 
-/// It may come later; meanwhile nothing is taken.
-fn tell_away(why: &str) {
-    tracing::warn!(why, "the stream is away; usage is taken once it is there");
+/// A stream that is away may come later; meanwhile nothing is taken.
+fn or_later<T>(
+    opened: Result<T, OpenError>,
+    unopened: impl FnOnce() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    match opened {
+        Err(OpenError::Unavailable(why)) => {
+            tracing::warn!(why, "the stream is away; usage is taken once it is there");
+            unopened()
+        }
+        opened => opened,
+    }
 }
 
 /// This host's name.

@@ -7,7 +7,10 @@ use tokio::sync::{Notify, watch};
 use weir_meter_core::lease::{self, Lease, Leases as _, Member, SHARDS, Scope, Shard, Terms};
 use weir_meter_store::ledger::LedgerError;
 
-use crate::books::Books;
+use crate::pool::Pool;
+
+/// Between two looks whether another replica lives.
+const OTHERS_LOOK: Duration = Duration::from_millis(200);
 
 /// What is held now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +81,8 @@ impl Held {
 
 /// This process among the others.
 pub struct Fleet {
-    books: Books,
+    /// A connection of its own: who keeps leases waits behind nobody who works.
+    ledger: Arc<Pool>,
     member: Member,
     terms: Terms,
     held: watch::Sender<Held>,
@@ -89,14 +93,14 @@ pub struct Fleet {
 impl Fleet {
     /// That of a member. What it holds is told by `held`.
     pub fn new(
-        books: Books,
+        ledger: Arc<Pool>,
         member: Member,
         terms: Terms,
         held: watch::Sender<Held>,
         fenced: Arc<Notify>,
     ) -> Self {
         Self {
-            books,
+            ledger,
             member,
             terms,
             held,
@@ -122,7 +126,7 @@ impl Fleet {
     pub async fn beat(&self) {
         let (member, terms) = (self.member.clone(), self.terms);
         let kept = self
-            .books
+            .ledger
             .with(move |ledger| ledger.leases(|leases| lease::keep(leases, &member, &terms)))
             .await;
         match kept {
@@ -146,15 +150,35 @@ impl Fleet {
         }
     }
 
-    /// Whether another replica lives.
+    /// Whether another replica lives, which is one that beats. One that died is waited for,
+    /// until its lease is over.
     pub async fn others_live(&self) -> Result<bool, LedgerError> {
+        let first = self.others().await?;
+        loop {
+            let now = self.others().await?;
+            let beats = |(id, until_ms): (&String, &i64)| {
+                first.get(id).is_none_or(|before_ms| before_ms < until_ms)
+            };
+            if now.iter().any(beats) {
+                return Ok(true);
+            }
+            if now.is_empty() {
+                return Ok(false);
+            }
+            tokio::time::sleep(OTHERS_LOOK).await;
+        }
+    }
+
+    /// The others whose leases are not over, and when they will be.
+    async fn others(&self) -> Result<BTreeMap<String, i64>, LedgerError> {
         let id = self.member.id.clone();
-        self.books
+        self.ledger
             .with(move |ledger| {
                 ledger.leases(|leases| {
                     let now_ms = leases.now_ms()?;
-                    let others = leases.replicas()?;
-                    Ok(others.iter().any(|o| o.until_ms > now_ms && o.id != id))
+                    let others = leases.replicas()?.into_iter();
+                    let live = others.filter(|o| o.until_ms > now_ms && o.id != id);
+                    Ok(live.map(|other| (other.id, other.until_ms)).collect())
                 })
             })
             .await
@@ -182,7 +206,7 @@ impl Fleet {
         self.held.send_replace(Held::nothing());
         let member = self.member.clone();
         let left = self
-            .books
+            .ledger
             .with(move |ledger| ledger.leases(|leases| lease::leave(leases, &member)))
             .await;
         if let Err(error) = left {

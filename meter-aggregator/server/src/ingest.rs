@@ -120,8 +120,9 @@ pub fn line(
     now_ms: i64,
 ) -> Result<Event, String> {
     let rule = match source.way {
-        Way::Backfill => ContextRule::IfPresent,
-        Way::Http | Way::Grpc | Way::Log | Way::Replay | Way::Stream => ContextRule::Needed,
+        // What stands in a stream has lost it on its way there.
+        Way::Backfill | Way::Stream => ContextRule::IfPresent,
+        Way::Http | Way::Grpc | Way::Log | Way::Replay => ContextRule::Needed,
     };
     let checked = usage::check(event, keys, rule).map_err(|e| e.to_string())?;
     if let Some(producer) = source.producer

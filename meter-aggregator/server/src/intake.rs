@@ -3,9 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use weir_meter_store::stream::{
-    AppendError, Batch, Event, Held, Lane, Mark, Noted, QuarantineWanted, Quarantined, Reader,
-    Stream, Transport, Waiting,
+use weir_meter_core::place;
+use weir_meter_store::{
+    DatabaseError,
+    ledger::{Ledger, LedgerError},
+    quarantine::{Held, Quarantined, Wanted},
+    stream::{AppendError, Batch, Event, Lane, Mark, Noted, Reader, Stream, Transport, Waiting},
 };
 use weir_process::now_ms;
 
@@ -21,7 +24,7 @@ pub enum Intake {
         /// What is written.
         stream: Arc<Stream>,
         /// What is read of it beside the events.
-        reader: Mutex<Reader>,
+        reader: Arc<Mutex<Reader>>,
         /// As what the ledger has how far it was booked.
         name: String,
         /// Among replicas one takes events: what others took would wait until it ends.
@@ -38,8 +41,8 @@ pub struct Shared {
     transport: Arc<dyn Transport>,
     ledgers: Arc<Pool>,
     mark: Mark,
-    /// What waited when that was last asked.
-    waiting: Mutex<Vec<Waiting>>,
+    /// What waited when that was last asked, and when it was.
+    waiting: Mutex<(i64, Vec<Waiting>)>,
     /// Grows when something was appended here, or read.
     tail: watch::Sender<i64>,
 }
@@ -49,10 +52,10 @@ pub struct Shared {
 pub enum QuarantineError {
     /// That of the embedded stream.
     #[error("the stream can't be read")]
-    Stream(#[from] rusqlite::Error),
+    Stream(#[from] DatabaseError),
     /// That of the ledger.
     #[error(transparent)]
-    Ledger(#[from] weir_meter_store::ledger::LedgerError),
+    Ledger(#[from] LedgerError),
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,7 +70,7 @@ impl Intake {
         gate: Option<watch::Receiver<fleet::Held>>,
     ) -> anyhow::Result<Self> {
         Ok(Self::Embedded {
-            reader: Mutex::new(stream.reader()?),
+            reader: Arc::new(Mutex::new(stream.reader()?)),
             stream: Arc::new(stream),
             name,
             gate,
@@ -81,7 +84,7 @@ impl Intake {
             transport,
             ledgers,
             mark,
-            waiting: Mutex::default(),
+            waiting: Mutex::new((now_ms(), Vec::new())),
             tail: watch::Sender::new(0),
         })
     }
@@ -168,8 +171,8 @@ impl Intake {
 
     /// A page of quarantine, and how many there are in all.
     pub async fn quarantine(
-        self: &Arc<Self>,
-        wanted: QuarantineWanted,
+        &self,
+        wanted: Wanted,
     ) -> Result<(i64, Vec<Quarantined>), QuarantineError> {
         self.beside(
             {
@@ -184,7 +187,7 @@ impl Intake {
     /// What is in quarantine after the number `after`, the oldest first: these alone, or
     /// those with that text in their reason, or all.
     pub async fn held(
-        self: &Arc<Self>,
+        &self,
         ids: Option<Vec<i64>>,
         reason: Option<String>,
         after: i64,
@@ -199,14 +202,14 @@ impl Intake {
     }
 
     /// How many events are in quarantine.
-    pub async fn quarantined(self: &Arc<Self>) -> Result<i64, QuarantineError> {
+    pub async fn quarantined(&self) -> Result<i64, QuarantineError> {
         self.beside(|reader| reader.quarantined(), |ledger| ledger.quarantined())
             .await
     }
 
     /// Events that were set aside, `limit` at the most, after `after`; the ledger knows
     /// those of its own quarantine.
-    pub fn noted(&self, after: i64, limit: usize) -> rusqlite::Result<Vec<Noted>> {
+    pub fn noted(&self, after: i64, limit: usize) -> Result<Vec<Noted>, DatabaseError> {
         match self {
             Self::Embedded { reader, .. } => locked(reader).noted(after, limit),
             Self::Shared(_) => Ok(Vec::new()),
@@ -214,7 +217,7 @@ impl Intake {
     }
 
     /// The ledger took note up to and with `upto`.
-    pub fn trim_noted(&self, upto: i64) -> rusqlite::Result<()> {
+    pub fn trim_noted(&self, upto: i64) -> Result<(), DatabaseError> {
         match self {
             Self::Embedded { reader, .. } => locked(reader).trim_noted(upto),
             Self::Shared(_) => Ok(()),
@@ -243,8 +246,9 @@ impl Intake {
                 transport.note_booked(lane, number);
             }
         }
+        let asked_ms = now_ms();
         let waiting = transport.waiting().await?;
-        *locked(&shared.waiting) = waiting;
+        *locked(&shared.waiting) = (asked_ms, waiting);
         Ok(())
     }
 
@@ -262,14 +266,27 @@ impl Intake {
     pub fn is_booked_upto(&self, ms: i64) -> bool {
         match self {
             Self::Embedded { stream, .. } => stream.spooled().events() == 0,
-            Self::Shared(shared) => locked(&shared.waiting)
-                .iter()
-                .all(|lane| lane.entries == 0 || lane.oldest_ms.is_some_and(|at| at >= ms)),
+            Self::Shared(shared) => {
+                let waiting = locked(&shared.waiting);
+                waiting.1.iter().all(|lane| has_none_before(lane, ms))
+            }
         }
     }
 
-    /// When the oldest of what waits was taken, milliseconds of the Unix epoch, where that is
-    /// known; of the embedded stream since when nothing was booked, as far as it was looked.
+    /// The same of one lane.
+    pub fn is_lane_booked_upto(&self, lane: Lane, ms: i64) -> bool {
+        match self {
+            Self::Embedded { .. } => self.is_booked_upto(ms),
+            Self::Shared(shared) => {
+                let waiting = locked(&shared.waiting);
+                let mut of_it = waiting.1.iter().filter(|waiting| waiting.lane == lane);
+                of_it.next().is_some_and(|lane| has_none_before(lane, ms))
+            }
+        }
+    }
+
+    /// By when the oldest of what waits was taken, milliseconds of the Unix epoch, as far as
+    /// it was looked; of the embedded stream since when nothing was booked, as far as it was looked.
     pub fn oldest_ms(&self) -> Option<i64> {
         match self {
             Self::Embedded { stream, stuck, .. } => {
@@ -282,9 +299,30 @@ impl Intake {
                 stuck.map(|(_, since_ms)| since_ms)
             }
             Self::Shared(shared) => locked(&shared.waiting)
+                .1
                 .iter()
-                .filter_map(|lane| lane.oldest_ms)
+                .filter_map(|lane| lane.oldest.map(|oldest| oldest.by_ms))
                 .min(),
+        }
+    }
+
+    /// When it was last known how much waits, milliseconds of the Unix epoch; of the embedded
+    /// stream it always is.
+    pub fn known_ms(&self) -> Option<i64> {
+        match self {
+            Self::Embedded { .. } => None,
+            Self::Shared(shared) => Some(locked(&shared.waiting).0),
+        }
+    }
+
+    /// Up to when all is booked that was taken, as far as it was looked: until then the
+    /// numbers of events that nobody booked are missing, and not only late, because one
+    /// lane of a shared stream is behind the others. Milliseconds of the Unix epoch, `now_ms`
+    /// at the latest.
+    pub fn settled_ms(&self, now_ms: i64) -> i64 {
+        match self {
+            Self::Embedded { .. } => now_ms,
+            Self::Shared(_) => self.oldest_ms().map_or(now_ms, |oldest| oldest.min(now_ms)),
         }
     }
 
@@ -298,24 +336,26 @@ impl Intake {
 
     /// Runs one of the two, where quarantine is.
     async fn beside<T: Send + 'static>(
-        self: &Arc<Self>,
-        of_stream: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
-        of_ledger: impl FnOnce(
-            &mut weir_meter_store::ledger::Ledger,
-        ) -> Result<T, weir_meter_store::ledger::LedgerError>
-        + Send
-        + 'static,
+        &self,
+        of_stream: impl FnOnce(&Reader) -> Result<T, DatabaseError> + Send + 'static,
+        of_ledger: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, QuarantineError> {
-        if let Self::Shared(shared) = self.as_ref() {
-            return Ok(shared.ledgers.with(of_ledger).await?);
+        match self {
+            Self::Shared(shared) => Ok(shared.ledgers.with(of_ledger).await?),
+            Self::Embedded { reader, .. } => {
+                let reader = Arc::clone(reader);
+                let read = tokio::task::spawn_blocking(move || of_stream(&locked(&reader)));
+                let broken_off = DatabaseError::Misused("the work was broken off");
+                Ok(read.await.unwrap_or(Err(broken_off))?)
+            }
         }
-        let intake = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || match intake.as_ref() {
-            Self::Embedded { reader, .. } => of_stream(&locked(reader)),
-            Self::Shared(_) => Err(rusqlite::Error::InvalidQuery),
-        });
-        Ok(read.await.unwrap_or(Err(rusqlite::Error::InvalidQuery))?)
     }
+}
+
+/// Whether nothing waits in a lane that was taken before `ms`.
+fn has_none_before(lane: &Waiting, ms: i64) -> bool {
+    let after_ms = lane.oldest.and_then(|oldest| oldest.after_ms);
+    lane.entries == 0 || after_ms.is_some_and(|after_ms| after_ms >= ms)
 }
 
 impl Shared {
@@ -326,6 +366,7 @@ impl Shared {
     fn entries(&self) -> u64 {
         let waiting = locked(&self.waiting);
         waiting
+            .1
             .iter()
             .fold(0, |sum: u64, lane| sum.saturating_add(lane.entries))
     }
@@ -335,10 +376,14 @@ impl Shared {
     async fn append(&self, batch: Batch) -> Result<(), AppendError> {
         let Batch {
             events,
-            aside,
+            mut aside,
             producer,
             way,
         } = batch;
+        for one in &mut aside {
+            let of_call = || place::of_call(producer.as_deref(), &one.bytes);
+            one.place = one.place.take().or_else(|| Some(of_call()));
+        }
         if !aside.is_empty() {
             let set_aside = self
                 .ledgers

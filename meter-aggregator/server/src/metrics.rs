@@ -5,6 +5,7 @@
 //! replicas each tells the same of it, so take their maximum.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -18,8 +19,9 @@ use tokio::{sync::Mutex, time::Instant};
 use weir_meter_core::{
     hour::Hour,
     intent::State,
-    lag::{self, Behind, Seen, Watch},
+    lag::{self, Behind, Problems, Seen, Watch},
     ledger::DiscrepancyKind,
+    meter::Meter,
 };
 use weir_process::now_ms;
 
@@ -67,8 +69,8 @@ struct Counted {
     quarantined: IntGauge,
     missing: IntGauge,
     behind: IntGauge,
-    /// Why nothing can be sent, if so.
-    problem: std::sync::Mutex<Option<String>>,
+    looked_s: IntGauge,
+    problems: std::sync::Mutex<Problems>,
     looked: Mutex<Looked>,
 }
 
@@ -151,8 +153,15 @@ impl Metrics {
                 "missing_events",
                 "Events that their producers numbered and nobody brought.",
             )?,
-            behind: gauge("billing_behind", "1 where billing fell behind, else 0.")?,
-            problem: std::sync::Mutex::default(),
+            behind: gauge(
+                "billing_behind",
+                "1 where billing fell behind or can't be looked at, else 0.",
+            )?,
+            looked_s: gauge(
+                "last_look_timestamp_seconds",
+                "When the ledger and the stream were last looked at, seconds of the Unix epoch.",
+            )?,
+            problems: std::sync::Mutex::default(),
             looked: Mutex::default(),
             registry,
         })))
@@ -207,10 +216,16 @@ impl Metrics {
     /// # Errors
     /// Where the ledger or the stream can't be looked at.
     pub async fn behind(&self, parts: &Parts) -> anyhow::Result<Vec<Behind>> {
-        match tokio::time::timeout(LOOK_MAX, self.look(parts)).await {
+        let looked = match tokio::time::timeout(LOOK_MAX, self.look(parts)).await {
             Ok(looked) => looked,
-            Err(_) => anyhow::bail!("the ledger or the stream did not answer in {LOOK_MAX:?}"),
+            Err(_) => Err(anyhow::anyhow!(
+                "the ledger or the stream did not answer in {LOOK_MAX:?}"
+            )),
+        };
+        if looked.is_err() {
+            self.0.behind.set(1);
         }
+        looked
     }
 
     async fn look(&self, parts: &Parts) -> anyhow::Result<Vec<Behind>> {
@@ -220,6 +235,7 @@ impl Metrics {
         }
         let now_ms = now_ms();
         let (books, intake) = (&parts.books, parts.books.intake());
+        let settled_ms = intake.settled_ms(now_ms);
         let seen = books
             .look(move |ledger| {
                 Ok((
@@ -229,7 +245,7 @@ impl Metrics {
                     (
                         ledger.waiting()?,
                         ledger.proposed()?,
-                        ledger.missing(now_ms)?,
+                        ledger.missing(settled_ms)?,
                     ),
                 ))
             })
@@ -247,20 +263,16 @@ impl Metrics {
             gauge.set(found.map_or(0, |count| count.count));
         }
         let (billable, policy) = (parts.sender.billable(), &books.billing().policy);
-        let sums = unbilled
+        let meters: BTreeSet<&Meter> = parts.sender.stripe.configured_meters().collect();
+        let hours = unbilled
             .into_iter()
-            .filter(|(tenant, _)| billable.contains(tenant));
-        let sums = sums.map(|(_, hour)| lag::Sum {
-            hour,
-            total: 1,
-            accepted: 0,
-            waived: 0,
-            is_with_operator: false,
-        });
-        let problem = self.problem().clone();
+            .filter(|(tenant, meter, _)| billable.contains(tenant) && meters.contains(meter))
+            .map(|(_, _, hour)| hour);
+        let problem = self.problems().first().map(str::to_owned);
         let seen = Seen {
             oldest_event_ms: intake.oldest_ms(),
-            oldest_unbilled: lag::oldest_unbilled(sums, policy, now_ms),
+            stream_known_ms: intake.known_ms(),
+            oldest_late: lag::oldest_late(hours, policy, now_ms),
             problem: problem.as_deref(),
         };
         let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -273,26 +285,22 @@ impl Metrics {
             .oldest_unbooked_s
             .set(seen.oldest_event_ms.map_or(0, since_s));
         let ended_ms = |hour: Hour| hour.start_s().saturating_add(3_600).saturating_mul(1_000);
-        let unbilled_s = seen.oldest_unbilled.map(|hour| since_s(ended_ms(hour)));
+        let unbilled_s = seen.oldest_late.map(|hour| since_s(ended_ms(hour)));
         counted.oldest_unbilled_s.set(unbilled_s.unwrap_or(0));
         counted.shards.set(books.held().borrow().share().into());
         counted.quarantined.set(intake.quarantined().await?);
         let behind = looked.watch.see(&seen, &parts.bounds, policy, now_ms);
         counted.behind.set(i64::from(!behind.is_empty()));
+        let known_ms = seen.stream_known_ms.unwrap_or(now_ms).min(now_ms);
+        counted.looked_s.set(known_ms / 1_000);
         looked.at = Some(Instant::now());
         looked.behind.clone_from(&behind);
         Ok(behind)
     }
 
-    fn problem(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.0
-            .problem
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says why nothing can be sent, or that it can.
-    pub fn sender_is(&self, problem: Option<String>) {
-        *self.problem() = problem;
+    /// Why nothing can be sent.
+    pub fn problems(&self) -> std::sync::MutexGuard<'_, Problems> {
+        let problems = self.0.problems.lock();
+        problems.unwrap_or_else(PoisonError::into_inner)
     }
 }

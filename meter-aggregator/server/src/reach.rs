@@ -10,12 +10,17 @@ use std::{
 use anyhow::{Context as _, bail};
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::watch,
+    task::JoinHandle,
+};
 use weir_meter_store::stream::Mark;
 
 use crate::{
     api::Parts,
     config::{self, ADMIN_ENVIRONMENT, For, Settings},
+    fleet::Fleet,
     operations::{Operation, Refused, perform},
     rounds,
     service::{ADDRESS_FILE, lock},
@@ -30,6 +35,9 @@ const PROOF_MAX: Duration = Duration::from_secs(3_600);
 /// How long it is tried again where the aggregator is busy, or starts anew.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a command that ends waits until its leases are given back.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,6 +51,7 @@ pub enum Reach {
         parts: Box<Parts>,
         /// Whether Stripe can be asked; its key may not be there.
         has_stripe_key: bool,
+        _in_place: Option<InPlace>,
         _lock: File,
     },
 }
@@ -80,18 +89,18 @@ impl Reach {
         // Nobody listens there any more: who comes meanwhile is not to call it.
         let _ = std::fs::remove_file(settings.data_dir.join(ADDRESS_FILE));
         settings.mark = Mark::NONE;
-        let opened = Parts::open(settings).await?;
-        if let Some(fleet) = opened.fleet
-            && !fleet.others_live().await?
-        {
-            fleet.take_all().await?;
-            let (sender, books) = (opened.parts.sender.clone(), opened.parts.books.clone());
-            tokio::spawn(rounds::close(sender, books, watch::channel(false).1));
-            tokio::spawn(async move { fleet.run(watch::channel(false).1).await });
-        }
+        let opened = Parts::open(settings, For::Command).await?;
+        opened.parts.refuse_moved().await?;
+        let in_place = match opened.fleet {
+            Some(fleet) if !fleet.others_live().await? => {
+                Some(InPlace::begin(fleet, &opened.parts).await?)
+            }
+            _ => None,
+        };
         Ok(Self::Offline {
             has_stripe_key,
             parts: Box::new(opened.parts),
+            _in_place: in_place,
             _lock: lock,
         })
     }
@@ -125,6 +134,54 @@ impl Reach {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+}
+
+/// A command in the place of replicas, of which none lives.
+pub struct InPlace {
+    stop: watch::Sender<bool>,
+    leave: watch::Sender<bool>,
+    tasks: Option<[JoinHandle<()>; 2]>,
+}
+
+impl InPlace {
+    /// Takes all shards, and follows an operator's word on them.
+    async fn begin(fleet: Fleet, parts: &Parts) -> anyhow::Result<Self> {
+        fleet.take_all().await?;
+        let (stop, stopped) = watch::channel(false);
+        let (leave, leaving) = watch::channel(false);
+        let (sender, books) = (parts.sender.clone(), parts.books.clone());
+        let following = tokio::spawn(rounds::close(sender, books, stopped));
+        let keeping = tokio::spawn(fleet.run(leaving));
+        Ok(Self {
+            stop,
+            leave,
+            tasks: Some([following, keeping]),
+        })
+    }
+}
+
+impl Drop for InPlace {
+    /// Gives the leases back, so that the next command, or a replica, need not wait for
+    /// their end.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        let (Some([following, keeping]), Ok(runtime)) = (self.tasks.take(), Handle::try_current())
+        else {
+            return;
+        };
+        let leave = &self.leave;
+        // What is worked on can't be given back.
+        let given_back = async move {
+            let _ = following.await;
+            leave.send_replace(true);
+            let _ = keeping.await;
+        };
+        if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
+            let given_back = tokio::time::timeout(LEAVE_MAX, given_back);
+            // Where it takes too long, they end by themselves.
+            let _ = tokio::task::block_in_place(|| runtime.block_on(given_back));
         }
     }
 }

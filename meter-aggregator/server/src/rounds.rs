@@ -14,7 +14,6 @@ use crate::{
     api::Parts,
     books::{BookError, Books},
     fleet::Held,
-    metrics::Metrics,
     reconciler::Reconciler,
     sender::{SendError, Sender},
 };
@@ -45,6 +44,9 @@ const WAITING_LOOK: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether an operator closes the books.
 const CLOSE_LOOK: Duration = Duration::from_millis(200);
+
+/// After it failed: Stripe may refuse the key.
+const CLOSE_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether billing keeps up.
 const WATCH_EVERY: Duration = Duration::from_secs(30);
@@ -154,17 +156,18 @@ pub async fn look(books: Books, mut stopped: Stopped) {
 pub async fn watch(parts: Arc<Parts>, mut stopped: Stopped) {
     let mut is_behind = false;
     loop {
-        if let Ok(behind) = parts.books.metrics().behind(&parts).await {
-            let reasons: Vec<String> = behind.iter().map(ToString::to_string).collect();
-            match (is_behind, reasons.is_empty()) {
-                (false, false) => {
-                    tracing::error!(reasons = reasons.join("; "), "billing falls behind")
-                }
-                (true, true) => tracing::info!("billing keeps up again"),
-                _ => {}
+        let reasons = match parts.books.metrics().behind(&parts).await {
+            Ok(behind) => behind.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![format!("it can't be looked at: {error:#}")],
+        };
+        match (is_behind, reasons.is_empty()) {
+            (false, false) => {
+                tracing::error!(reasons = reasons.join("; "), "billing falls behind");
             }
-            is_behind = !reasons.is_empty();
+            (true, true) => tracing::info!("billing keeps up again"),
+            _ => {}
         }
+        is_behind = !reasons.is_empty();
         if !pause(&mut stopped, WATCH_EVERY).await {
             return;
         }
@@ -197,7 +200,10 @@ pub async fn wait(books: Books, mut stopped: Stopped) {
 
 /// Says once of events that they are missing.
 async fn tell_gaps(books: &Books) -> Result<(), LedgerError> {
-    let gaps = books.with(|ledger| ledger.tell_gaps(now_ms())).await?;
+    let settled_ms = books.intake().settled_ms(now_ms());
+    let gaps = books
+        .with(move |ledger| ledger.tell_gaps(settled_ms))
+        .await?;
     for gap in gaps {
         tracing::error!(
             witness = gap.witness,
@@ -249,18 +255,24 @@ pub async fn reconcile(reconciler: Reconciler, books: Books, mut stopped: Stoppe
 /// Plans and sends from time to time.
 pub async fn bill(sender: Arc<Sender>, books: Books, mut stopped: Stopped) {
     loop {
-        let mut scopes = books.scopes().into_iter();
+        let scopes = books.scopes();
+        books.metrics().problems().held(&scopes);
+        let mut scopes = scopes.into_iter();
         let mut under_way = JoinSet::new();
         loop {
             while under_way.len() < SHARDS_AT_ONCE
                 && let Some(scope) = scopes.next()
             {
-                let metrics = books.metrics().clone();
-                under_way.spawn(bill_scope(Arc::clone(&sender), metrics, scope));
+                under_way.spawn(bill_scope(Arc::clone(&sender), scope));
             }
             if under_way.join_next().await.is_none() {
                 break;
             }
+        }
+        // An operator may have decided what Stripe refused.
+        let is_stripes = books.metrics().problems().is_stripes();
+        if is_stripes && matches!(books.look(|l| l.open_intents()).await, Ok(0)) {
+            books.metrics().problems().nothing_is_left();
         }
         if !pause(&mut stopped, PLAN_EVERY).await {
             return;
@@ -268,20 +280,16 @@ pub async fn bill(sender: Arc<Sender>, books: Books, mut stopped: Stopped) {
     }
 }
 
-async fn bill_scope(sender: Arc<Sender>, metrics: Metrics, scope: Scope) {
+async fn bill_scope(sender: Arc<Sender>, scope: Scope) {
     match sender.plan(scope, false).await {
         Ok(_) => {}
         Err(error) if is_fenced(&error) => return,
         Err(error) => tracing::error!(error = told(error), "planning failed"),
     }
     match sender.send_due(scope).await {
-        Ok(()) => metrics.sender_is(None),
+        Ok(()) => {}
         Err(SendError::Ledger(error)) if is_fenced(&error) => {}
-        Err(error) => {
-            let error = told(error);
-            tracing::error!(error, "sending failed");
-            metrics.sender_is(Some(error));
-        }
+        Err(error) => tracing::error!(error = told(error), "sending failed"),
     }
 }
 
@@ -316,14 +324,18 @@ pub async fn close(sender: Arc<Sender>, books: Books, mut stopped: Stopped) {
     // The last word, and as what it was followed.
     let mut followed: (i64, Vec<Scope>) = (0, Vec::new());
     loop {
+        let mut next = CLOSE_LOOK;
         let scopes = books.scopes();
         match books.look(|ledger| ledger.progress(closing::CLOSE)).await {
             Ok(number) if followed != (number, scopes.clone()) => {
                 match follow(&sender, &books, &scopes).await {
                     Ok(()) => followed = (number, scopes),
+                    // Its leases are given back.
+                    Err(_) if *stopped.borrow() => return,
                     Err(error) => {
                         let error = format!("{error:#}");
                         tracing::warn!(error, "closing the books is tried again");
+                        next = CLOSE_PAUSE;
                     }
                 }
             }
@@ -335,7 +347,7 @@ pub async fn close(sender: Arc<Sender>, books: Books, mut stopped: Stopped) {
                 );
             }
         }
-        if !pause(&mut stopped, CLOSE_LOOK).await {
+        if !pause(&mut stopped, next).await {
             return;
         }
     }

@@ -11,6 +11,7 @@ use tokio::{
 };
 use weir_meter_core::{
     intent::{Attempt, State},
+    lag::Round,
     lease::{SHARDS, Scope},
     ledger::{
         Intent,
@@ -83,6 +84,16 @@ enum Outcome {
 }
 
 impl Outcome {
+    /// What it says of Stripe, where one answer says more than none; nothing, where it was
+    /// not called.
+    fn round(&self, before: Round) -> Round {
+        match (self, before) {
+            (Self::Tried(Attempt::Answered { .. }), _) => Round::Answered,
+            (Self::Tried(Attempt::Unanswered), Round::Idle) => Round::Unanswered,
+            (_, before) => before,
+        }
+    }
+
     /// What Stripe says of a key that it refuses.
     fn refused_key(&self) -> Option<String> {
         match self {
@@ -150,8 +161,22 @@ impl Sender {
             .await
     }
 
-    /// Sends every intent that is due.
+    /// Sends every intent that is due, and takes note of what keeps it from that.
     pub async fn send_due(&self, scope: Scope) -> Result<(), SendError> {
+        let sent = self.send(scope).await;
+        let mut problems = self.books.metrics().problems();
+        match &sent {
+            Ok(round) => problems.ended(scope, *round),
+            // Another replica sends by now.
+            Err(SendError::Ledger(LedgerError::Fenced { .. })) => {}
+            Err(error @ SendError::Key(_)) => problems.refused(error.to_string()),
+            Err(error) => problems.failed(scope, told(error)),
+        }
+        sent.map(|_| ())
+    }
+
+    /// Says whether Stripe answered.
+    async fn send(&self, scope: Scope) -> Result<Round, SendError> {
         let mappings = self.mappings().await.map_err(|error| {
             SendError::Meters(match error {
                 MeterError::Unknown(error) => format!("{error:#}"),
@@ -162,8 +187,9 @@ impl Sender {
         let number = scope.shard().map_or(0, |shard| usize::from(shard.number()));
         let _sending = match self.sending.get(number) {
             Some(sending) => sending.lock().await,
-            None => return Ok(()),
+            None => return Ok(Round::Idle),
         };
+        let mut round = Round::Idle;
         let mut calls: JoinSet<(Lane, Intent, Outcome)> = JoinSet::new();
         let mut busy: BTreeSet<Lane> = BTreeSet::new();
         let mut answered: Vec<(Intent, Outcome)> = Vec::new();
@@ -187,13 +213,14 @@ impl Sender {
                 });
             }
             let Some(first) = calls.join_next().await else {
-                return refused.map_or(Ok(()), |said| Err(SendError::Key(said)));
+                return refused.map_or(Ok(round), |said| Err(SendError::Key(said)));
             };
             let mut take = |done: Result<(Lane, Intent, Outcome), JoinError>| {
                 // A call that died counts as one without an answer, and its lane stays
                 // busy until the others are done.
                 if let Ok((lane, intent, outcome)) = done {
                     busy.remove(&lane);
+                    round = outcome.round(round);
                     refused = refused.take().or_else(|| outcome.refused_key());
                     answered.push((intent, outcome));
                 }
@@ -241,6 +268,18 @@ impl Sender {
             })
             .await
     }
+}
+
+/// An error with what caused it.
+fn told(error: &SendError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 async fn attempt(

@@ -14,7 +14,7 @@ use weir_process::{StopSignal, write_whole};
 use crate::{
     admin,
     api::Parts,
-    config::{AccessLog, Settings},
+    config::{AccessLog, For, Settings},
     grpc, http,
     reconciler::Reconciler,
     rounds,
@@ -55,12 +55,11 @@ pub async fn run(mut settings: Settings, ready_file: Option<&Path>) -> anyhow::R
         .map(|log| (log.clone(), Arc::new(LogState::new(log.path))))
         .collect();
     let (webhook, dunning) = (settings.webhook.take(), settings.dunning.take());
-    let mut opened = Parts::open(settings).await?;
-    if opened.parts.books.look(|ledger| ledger.is_moved()).await? {
-        bail!(
-            "ledger: that in data_dir was copied to Postgres, which goes on; set ledger.postgres"
-        );
-    }
+    let mut opened = tokio::select! {
+        () = &mut stopping => return Ok(()),
+        opened = Parts::open(settings, For::Service) => opened?,
+    };
+    opened.parts.refuse_moved().await?;
     opened.parts.logs = logs.iter().map(|(_, state)| state.clone()).collect();
     let parts = Arc::new(opened.parts);
     let (books, sender) = (&parts.books, &parts.sender);

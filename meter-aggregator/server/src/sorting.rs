@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use weir_meter_core::lease::{Scope, Shard};
+use weir_meter_core::{
+    lease::{Scope, Shard},
+    place,
+};
 use weir_meter_store::{
     ledger::LedgerError,
     stream::{Aside, Lane},
@@ -27,6 +30,23 @@ pub fn scope_of(lane: Lane, held: &Held) -> Option<Scope> {
     }
 }
 
+/// Whether an event of a shared stream can be booked.
+fn check(event: &UsageEvent, keys: &Keyring, now_ms: i64) -> Result<(), String> {
+    let checked = usage::check(event, keys, ContextRule::IfPresent).map_err(|e| e.to_string())?;
+    let age_ms = now_ms.saturating_sub(checked.request_id.time_ms());
+    match age_ms > AGE_MAX_MS {
+        true => Err(
+            "request_id is older than 39 days: nobody knows any more whether it was booked"
+                .to_owned(),
+        ),
+        false => Ok(()),
+    }
+}
+
+/// What is older may be in the stream for the second time, and have gone from the ledger, which
+/// keeps requests for 40 days.
+const AGE_MAX_MS: i64 = 39 * 86_400_000;
+
 /// Reads the events of a lane. What is none of it is set aside: it is no event, or of a
 /// tenant of another shard.
 pub fn sort(
@@ -34,14 +54,15 @@ pub fn sort(
     texts: Vec<(i64, String)>,
     held: &Held,
     keys: Option<&Keyring>,
+    now_ms: i64,
 ) -> Result<(Groups, Vec<Aside>), LedgerError> {
     let mut groups: BTreeMap<Option<Shard>, Vec<(i64, UsageEvent)>> = BTreeMap::new();
     let mut strange = Vec::new();
-    for (n, (position, text)) in texts.into_iter().enumerate() {
+    for (position, text) in texts {
         let aside = |text: String, reason: String| Aside {
+            place: Some(place::in_stream(lane, position, text.as_bytes())),
             bytes: text.into_bytes(),
             reason,
-            place: Some(format!("{lane}/{position}/{n}")),
             number: None,
         };
         let event = match cloudevents::decode(text.as_bytes()) {
@@ -60,9 +81,9 @@ pub fn sort(
         };
         // Ingest did the same, but others may write to a stream that is shared.
         if let (Lane::Of(_), Some(keys)) = (lane, keys)
-            && let Err(error) = usage::check(&event, keys, ContextRule::IfPresent)
+            && let Err(reason) = check(&event, keys, now_ms)
         {
-            strange.push(aside(text, error.to_string()));
+            strange.push(aside(text, reason));
             continue;
         }
         let tenant = TenantId::new(event.tenant.as_str());
@@ -114,14 +135,15 @@ mod tests {
             (7, "garbage".to_owned()),
             (8, event("solo")),
         ];
-        let (groups, strange) = sort(Lane::Of(own), texts, &held, None).unwrap();
+        let (groups, strange) = sort(Lane::Of(own), texts, &held, None, 0).unwrap();
         let [(Scope::Held(lease), events)] = groups.as_slice() else {
             panic!("{groups:?}");
         };
         assert_eq!((lease.shard, lease.epoch, events.len()), (own, 3, 1));
         let places: Vec<_> = strange.iter().map(|aside| aside.place.clone()).collect();
-        let number = own.number();
-        let expected = [format!("{number}/7/1"), format!("{number}/8/2")].map(Some);
+        let place =
+            |number, text: String| Some(place::in_stream(own.number(), number, text.as_bytes()));
+        let expected = [place(7, "garbage".to_owned()), place(8, event("solo"))];
         assert_eq!(places, expected);
         assert!(strange[1].reason.contains("another partition"));
     }
@@ -129,13 +151,13 @@ mod tests {
     #[test]
     fn every_tenants_lane_is_booked_by_shards_where_there_are_some() {
         let texts = || vec![(1, event("acme")), (2, event("solo")), (3, event("acme"))];
-        let (groups, _) = sort(Lane::Whole, texts(), &Held::Whole, None).unwrap();
+        let (groups, _) = sort(Lane::Whole, texts(), &Held::Whole, None, 0).unwrap();
         assert!(matches!(groups.as_slice(), [(Scope::Whole, events)] if events.len() == 3));
         let all = Held::Shards(Shard::all().map(|shard| (shard, 1)).collect());
-        let (groups, _) = sort(Lane::Whole, texts(), &all, None).unwrap();
+        let (groups, _) = sort(Lane::Whole, texts(), &all, None, 0).unwrap();
         assert_eq!(groups.len(), 2);
         let some = Held::Shards(BTreeMap::from([(shard("acme"), 1)]));
-        let fenced = sort(Lane::Whole, texts(), &some, None);
+        let fenced = sort(Lane::Whole, texts(), &some, None, 0);
         assert!(matches!(fenced, Err(LedgerError::Fenced { shard: s }) if s == shard("solo")));
     }
 }

@@ -2,6 +2,7 @@
 
 mod database;
 pub mod ledger;
+pub mod quarantine;
 mod sql;
 pub mod stream;
 

@@ -30,6 +30,9 @@ pub const TOKENS: [&str; 2] = [
     "the-routers-token-of-32-bytes-xxx",
 ];
 
+/// Of a producer that brings nothing here.
+const STORAGE_TOKEN: &str = "a-services-token-of-32-bytes-xxxx";
+
 const STRIPE_KEY: &str = "sk_test_kills";
 const ADMIN_TOKEN: &str = "the-operators-token";
 
@@ -145,6 +148,18 @@ impl World {
             _ => json!({"status": 503, "should_retry": true}),
         };
         fault["times"] = json!(times);
+        self.fault(fault);
+    }
+
+    /// Has Stripe refuse the key, until it is to be well again.
+    ///
+    /// # Panics
+    /// Where the fake does not take it.
+    pub fn refuse_all(&self) {
+        self.fault(json!({"status": 401, "times": 1_000_000}));
+    }
+
+    fn fault(&self, mut fault: Value) {
         fault["path"] = json!("/v1/billing/meter_events");
         let url = format!("{}/__fake/faults", self.stripe.url());
         let answer = client::client().post(url).json(&fault).send();
@@ -203,6 +218,7 @@ impl World {
             .env("WEIR_CONTEXT_KEYS", CONTEXT_KEYS)
             .env("WEIR_GATEWAY_TOKEN", TOKENS[0])
             .env("WEIR_ROUTER_TOKEN", TOKENS[1])
+            .env("WEIR_STORAGE_TOKEN", STORAGE_TOKEN)
             .env("STRIPE_API_KEY", STRIPE_KEY)
             .envs(replica.variables.iter().copied())
             .output()

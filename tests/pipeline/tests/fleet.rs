@@ -15,6 +15,7 @@ use weir_harness::{
     proxy::Proxy, redis::Redis,
 };
 use weir_pipeline_tests::{
+    PATIENCE,
     books::{Replica, World, members},
     load::{Log, Way, seed, under_load},
     made_up::{MADE, METERS, Random, Truth},
@@ -45,9 +46,14 @@ const TENANTS: [&str; 16] = [
 /// The shortest that is allowed, seconds.
 const LEASE_S: u64 = 3;
 
+/// One that ends long after the others, which look each third of it, have seen that a
+/// replica went.
+const LONG_LEASE_S: u64 = 24;
+
 /// Aggregators that share a Postgres and a Redis.
 struct Fleet {
     world: World,
+    lease_s: u64,
     postgres: Postgres,
     redis: Redis,
     log: Arc<Log>,
@@ -68,7 +74,7 @@ struct Member {
 }
 
 impl Fleet {
-    fn new(count: usize) -> Self {
+    fn new(count: usize, lease_s: u64) -> Self {
         let world = World::new(&TENANTS);
         let postgres = Postgres::start(world.folder.path()).unwrap();
         let redis = Redis::durable(world.folder.path()).unwrap();
@@ -90,6 +96,7 @@ impl Fleet {
             redis_url: redis.url(),
             log: Arc::new(Log::new(world.folder.path().join("usage.log"))),
             world,
+            lease_s,
             postgres,
             redis,
         }
@@ -99,7 +106,8 @@ impl Fleet {
     fn with<T>(&self, n: usize, work: impl FnOnce(&Replica<'_>) -> T) -> T {
         let member = &self.replicas[n];
         let mut all = members();
-        all["ledger"] = json!({"postgres": {"url_env": "WEIR_DATABASE_URL", "lease_s": LEASE_S}});
+        all["ledger"] =
+            json!({"postgres": {"url_env": "WEIR_DATABASE_URL", "lease_s": self.lease_s}});
         all["stream"] = json!({"redis": {"url_env": "WEIR_REDIS_URL"}});
         work(&Replica {
             name: &member.name,
@@ -254,7 +262,7 @@ impl Fleet {
                 let n = *random.of(&free);
                 self.replicas[n].is_spared = true;
                 self.process(n).signal(Signal::SIGSTOP);
-                (LEASE_S * 1_000 + 3_000, Repair::Continue(n))
+                (self.lease_s * 1_000 + 3_000, Repair::Continue(n))
             }
         };
         Some((Instant::now() + Duration::from_millis(ms), repair))
@@ -317,7 +325,7 @@ impl Fleet {
 #[test]
 fn of_three_killed_a_hundred_times_nothing_is_lost_and_nothing_billed_twice() {
     let seed = seed();
-    let mut fleet = Fleet::new(3);
+    let mut fleet = Fleet::new(3, LEASE_S);
     (0..3).for_each(|n| fleet.start(n));
     let (addresses, log) = (fleet.addresses.clone(), Arc::clone(&fleet.log));
     let way = Way {
@@ -332,7 +340,7 @@ fn of_three_killed_a_hundred_times_nothing_is_lost_and_nothing_billed_twice() {
     let (truth, ()) = under_load(seed, 4, &way, || fleet.torment(&mut random));
     println!("{} events in {:?}", MADE.load(Relaxed), begun.elapsed());
     let shares = [6, 5, 5];
-    fleet.wait_for_shares(&shares, Duration::from_secs(30));
+    fleet.wait_for_shares(&shares, PATIENCE);
     fleet.with(1, |replica| fleet.world.check_adds_up(replica, &truth));
     assert_eq!(fleet.in_ledger(), truth);
     let moved = fleet.postgres.ask("SELECT sum(epoch) FROM lease").unwrap();
@@ -347,8 +355,8 @@ fn of_three_killed_a_hundred_times_nothing_is_lost_and_nothing_billed_twice() {
 
 #[test]
 fn replicas_come_and_go_under_load() {
-    let mut fleet = Fleet::new(3);
-    let (addresses, patience) = (fleet.addresses.clone(), Duration::from_secs(15));
+    let mut fleet = Fleet::new(3, LONG_LEASE_S);
+    let (addresses, patience) = (fleet.addresses.clone(), 2 * PATIENCE);
     // The log's follower is one that goes.
     let way = Way {
         tenants: &TENANTS,
@@ -357,9 +365,19 @@ fn replicas_come_and_go_under_load() {
         hours: 5,
         pause: Duration::from_millis(30),
     };
-    fleet.start(0);
+    // The first comes before its ledger, and waits for it.
+    fleet.postgres.kill9().unwrap();
+    fleet.replicas[0].service = Some(fleet.with(0, |replica| fleet.world.begin(replica)));
+    thread::sleep(Duration::from_secs(2));
+    assert!(fleet.process(0).is_running(), "it does not wait");
+    fleet.postgres.restart().unwrap();
+    let begun = Instant::now();
+    while fleet.postgres.ask("SELECT 1 FROM lease LIMIT 1").is_err() {
+        assert!(begun.elapsed() < patience, "it waits for ever");
+        thread::sleep(Duration::from_millis(100));
+    }
+    fleet.wait_for_shares(&[16], patience);
     let (truth, ()) = under_load(seed(), 3, &way, || {
-        fleet.wait_for_shares(&[16], patience);
         fleet.start(1);
         fleet.wait_for_shares(&[8, 8], patience);
         fleet.start(2);
@@ -367,12 +385,16 @@ fn replicas_come_and_go_under_load() {
         for (n, shares) in [(0, &[8, 8][..]), (1, &[16])] {
             assert!(fleet.process(n).stop(), "it had to be killed");
             fleet.replicas[n].service = None;
-            // Sooner than its leases would have ended.
-            fleet.wait_for_shares(shares, Duration::from_secs(LEASE_S));
+            // Sooner than its leases would have ended, which it may have renewed a third
+            // of their life ago.
+            fleet.wait_for_shares(shares, Duration::from_secs(LONG_LEASE_S * 2 / 3));
         }
     });
+    // Nobody runs any more: commands take the place of replicas, one after the other.
+    assert!(fleet.process(2).stop(), "it had to be killed");
     fleet.with(2, |replica| fleet.world.check_adds_up(replica, &truth));
     assert_eq!(fleet.in_ledger(), truth);
+    assert!(fleet.shares().is_empty(), "a command kept its leases");
 }
 
 #[test]
@@ -412,10 +434,7 @@ fn of_two_on_one_folder_the_second_takes_over() {
                 .send()
                 .is_ok_and(|a| a.status().is_success())
             {
-                assert!(
-                    killed.elapsed() < Duration::from_secs(10),
-                    "nobody takes over"
-                );
+                assert!(killed.elapsed() < PATIENCE, "nobody takes over");
                 thread::sleep(Duration::from_millis(10));
             }
             println!("taken over in {:?}", killed.elapsed());

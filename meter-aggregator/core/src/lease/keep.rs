@@ -225,16 +225,23 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Takes what is open, or gives back what is too much, until it holds its share.
+    /// Takes what is open, the first shards first, or gives back what is too much, the last
+    /// ones first, until it holds its share: who has the first shard does what is no shard's
+    /// own, and keeps it as long as it has any.
     fn balance<L: Leases>(&mut self, leases: &mut L) -> Result<(), L::Error> {
         let share = self.share();
         let mut held = self.held().len();
-        for n in 0..self.rows.len() {
-            let Some(row) = self.rows.get(n) else { break };
-            let (is_mine, is_open) = (self.is_mine(row), self.is_open(row));
+        let first = usize::from(share > 0);
+        for n in (first..self.rows.len()).rev() {
+            let is_mine = self.rows.get(n).is_some_and(|row| self.is_mine(row));
             if held > share && is_mine && self.claim(leases, n, false)? {
                 held = held.saturating_sub(1);
-            } else if held < share && !is_mine && is_open && self.claim(leases, n, true)? {
+            }
+        }
+        for n in 0..self.rows.len() {
+            let is_free = |row| !self.is_mine(row) && self.is_open(row);
+            let is_free = self.rows.get(n).is_some_and(is_free);
+            if held < share && is_free && self.claim(leases, n, true)? {
                 held = held.saturating_add(1);
             }
         }

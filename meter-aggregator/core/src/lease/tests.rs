@@ -114,6 +114,38 @@ fn replicas_that_join_and_leave_have_equal_shares_soon() {
     assert_eq!(store.replicas.len(), 1);
 }
 
+/// Who has the first shard keeps it, whoever comes and whoever else goes.
+#[test]
+fn the_first_shard_moves_only_where_its_holder_goes() {
+    let mut store = Table::new();
+    let first = Shard::new(0).unwrap();
+    let check = |store: &mut Table, of: &[u8], holder: u8, epoch: i64| {
+        for _ in 0..3 {
+            round(store, of);
+        }
+        let row = store.row(first);
+        let holder = Some(member(holder, false).id);
+        assert_eq!((&row.holder, row.epoch), (&holder, epoch), "{of:?}");
+    };
+    // Its id may come before the others' or behind them.
+    check(&mut store, &[5], 5, 1);
+    check(&mut store, &[5, 1], 5, 1);
+    check(&mut store, &[1, 5, 9], 5, 1);
+    let many: Vec<u8> = (0..16).collect();
+    check(&mut store, &many, 5, 1);
+    for n in many.into_iter().filter(|n| *n != 5) {
+        leave(&mut store, &member(n, false)).unwrap();
+    }
+    check(&mut store, &[5], 5, 1);
+    check(&mut store, &[5, 7], 5, 1);
+    leave(&mut store, &member(5, false)).unwrap();
+    check(&mut store, &[7, 8], 7, 3);
+    // What is worked on is not given back: then others are.
+    store.locked.extend(Shard::all().skip(1));
+    store.locked.remove(&Shard::new(15).unwrap());
+    check(&mut store, &[7, 8, 9], 7, 3);
+}
+
 #[test]
 fn more_replicas_than_shards_wait() {
     let mut store = Table::new();

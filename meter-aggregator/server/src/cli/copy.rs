@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let url = weir_process::secret(&arguments.to_env).context("--to-env")?;
     let settings = config::load(&arguments.config, For::Command)?;
-    let parts = Parts::open(settings).await?.parts;
+    let parts = Parts::open(settings, For::Command).await?.parts;
     parts.books.book_all().await?;
     let bar = progress::count(None);
     let told = bar.clone();
@@ -59,8 +59,6 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .await?;
     bar.finish_and_clear();
     let copied = copied?;
-    // Both have the same identifiers of intents: one of them may go on.
-    parts.books.with(|from| from.set_moved()).await?;
     table::show(&serde_json::to_value(&copied)?, arguments.json, |_| {
         format!("{copied}\n")
     })?;

@@ -9,7 +9,7 @@ use weir_meter_store::{
     ledger::PostgresSettings,
     stream::{
         kafka::{KafkaMechanism, KafkaSasl, KafkaSettings, KafkaTls},
-        redis::RedisSettings,
+        redis::{RedisSettings, RedisTls},
     },
 };
 
@@ -30,6 +30,7 @@ struct RedisFile {
     url_env: String,
     #[serde(default)]
     cluster: bool,
+    tls: Option<RedisTlsFile>,
     #[serde(default = "default_prefix")]
     prefix: String,
     #[serde(default = "default_timeout_ms")]
@@ -40,6 +41,15 @@ struct RedisFile {
     /// Goes on without an append-only file.
     #[serde(default)]
     allow_volatile: bool,
+}
+
+/// PEM files; relative ones are beside the configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedisTlsFile {
+    ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
 }
 
 fn default_prefix() -> String {
@@ -80,6 +90,8 @@ struct KafkaTlsFile {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    /// With what the key is encrypted.
+    key_password_env: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +166,11 @@ impl StreamFile {
                     redis.prefix
                 );
             }
+            if let Some(tls) = &redis.tls
+                && tls.certificate_file.is_some() != tls.key_file.is_some()
+            {
+                bail!("stream.redis.tls: certificate_file and key_file go together");
+            }
         }
         if let Some(kafka) = &self.kafka {
             kafka.validate()?;
@@ -164,9 +181,17 @@ impl StreamFile {
     pub fn load(self, base: &Path, secret: Secret<'_>) -> anyhow::Result<StreamSettings> {
         if let Some(redis) = self.redis {
             let url = secret(&redis.url_env).context("stream.redis.url_env")?;
+            if redis.tls.is_some() {
+                check_tls(&redis.url_env, &url)?;
+            }
             return Ok(StreamSettings::Redis(RedisSettings {
                 url,
                 cluster: redis.cluster,
+                tls: redis.tls.map(|tls| RedisTls {
+                    ca_file: tls.ca_file.map(|path| base.join(path)),
+                    certificate_file: tls.certificate_file.map(|path| base.join(path)),
+                    key_file: tls.key_file.map(|path| base.join(path)),
+                }),
                 prefix: redis.prefix,
                 consumer: String::new(),
                 timeout: std::time::Duration::from_millis(redis.timeout_ms),
@@ -180,6 +205,20 @@ impl StreamFile {
             None => Ok(StreamSettings::Embedded),
         }
     }
+}
+
+/// Files of TLS are nothing to a URL without.
+fn check_tls(variable: &str, url: &str) -> anyhow::Result<()> {
+    let has_tls = |url: &str| {
+        let url = url.trim();
+        url.starts_with("rediss://") || url.starts_with("rediss+sentinel://")
+    };
+    // The hosts of sentinels are behind one scheme.
+    let is_one = url.contains("+sentinel://");
+    if (is_one && has_tls(url)) || (!is_one && url.split(',').all(has_tls)) {
+        return Ok(());
+    }
+    bail!("stream.redis.tls: needs a URL of rediss:// or rediss+sentinel:// in {variable}")
 }
 
 /// A secret that stands in the place of its variable's name is not shown.
@@ -222,10 +261,16 @@ impl KafkaFile {
         {
             bail!("stream.kafka.create_topic.replication: must be 1 or more, found 0");
         }
-        if let Some(tls) = &self.tls
-            && tls.cert.is_some() != tls.key.is_some()
-        {
-            bail!("stream.kafka.tls: cert and key go together");
+        if let Some(tls) = &self.tls {
+            if tls.cert.is_some() != tls.key.is_some() {
+                bail!("stream.kafka.tls: cert and key go together");
+            }
+            if let Some(name) = &tls.key_password_env {
+                check_variable("stream.kafka.tls.key_password_env", name)?;
+                if tls.key.is_none() {
+                    bail!("stream.kafka.tls.key_password_env: there is no key that it is of");
+                }
+            }
         }
         match &self.sasl {
             Some(sasl) => {
@@ -245,18 +290,27 @@ impl KafkaFile {
                 password: secret(&sasl.password_env).context("stream.kafka.sasl.password_env")?,
             }),
         };
+        let tls = self.tls.map(|tls| tls.load(base, secret)).transpose()?;
         Ok(KafkaSettings {
             bootstrap_servers: self.bootstrap_servers.join(","),
             topic: self.topic,
             create_replication: self.create_topic.map(|create| create.replication.into()),
             timeout: std::time::Duration::from_millis(self.timeout_ms),
-            tls: self.tls.map(|tls| KafkaTls {
-                ca_file: tls.ca.map(|path| base.join(path)),
-                certificate_file: tls.cert.map(|path| base.join(path)),
-                key_file: tls.key.map(|path| base.join(path)),
-                key_password: None,
-            }),
+            tls,
             sasl,
+            ledger: String::new(),
+        })
+    }
+}
+
+impl KafkaTlsFile {
+    fn load(self, base: &Path, secret: Secret<'_>) -> anyhow::Result<KafkaTls> {
+        let key_password = self.key_password_env.as_deref().map(secret).transpose();
+        Ok(KafkaTls {
+            ca_file: self.ca.map(|path| base.join(path)),
+            certificate_file: self.cert.map(|path| base.join(path)),
+            key_file: self.key.map(|path| base.join(path)),
+            key_password: key_password.context("stream.kafka.tls.key_password_env")?,
         })
     }
 }
@@ -352,6 +406,10 @@ mod tests {
             "{secret}"
         );
         check_refused("redis: {url_env: U, prefix: '{a}'}", "stream.redis.prefix");
+        let tls = "redis: {url_env: U, tls: {ca_file: ca.pem,";
+        check_refused(&format!("{tls} key_file: k}}}}"), "stream.redis.tls: ");
+        check_refused(&format!("{tls} certificate_file: c}}}}"), "key_file go");
+        check_refused(&format!("{tls} cert: c}}}}"), "cert");
         check_refused("kafka: {bootstrap_servers: []}", "bootstrap_servers");
         check_refused(
             "kafka: {bootstrap_servers: ['a:1,b:1']}",
@@ -359,6 +417,13 @@ mod tests {
         );
         check_refused(&format!("{kafka}, topic: 'a b'}}"), "stream.kafka.topic");
         check_refused(&format!("{kafka}, tls: {{cert: a}}}}"), "cert and key");
+        for tls in [
+            "cert: a, key: b, key_password_env: hush!",
+            "key_password_env: K",
+        ] {
+            let text = format!("{kafka}, tls: {{{tls}}}}}");
+            check_refused(&text, "stream.kafka.tls.key_password_env");
+        }
         check_refused(
             &format!("{kafka}, create_topic: {{replication: 0}}}}"),
             "replication: must be 1 or more",
@@ -384,17 +449,17 @@ mod tests {
     fn secrets_come_from_their_variables() {
         let secret = |name: &str| Ok(format!("secret of {name}"));
         let base = Path::new("/etc/weir");
-        let text = "kafka: {bootstrap_servers: [a:1, b:2], tls: {ca: ca.pem}, \
+        let text = "kafka: {bootstrap_servers: [a:1, b:2], \
+                    tls: {ca: ca.pem, cert: c.pem, key: k.pem, key_password_env: K}, \
                     sasl: {mechanism: PLAIN, username: u, password_env: P}}";
         let StreamSettings::Kafka(kafka) = stream(text).unwrap().load(base, &secret).unwrap()
         else {
             panic!("not Kafka");
         };
         assert_eq!(kafka.bootstrap_servers, "a:1,b:2");
-        assert_eq!(
-            kafka.tls.unwrap().ca_file.unwrap(),
-            Path::new("/etc/weir/ca.pem")
-        );
+        let tls = kafka.tls.unwrap();
+        assert_eq!(tls.ca_file.unwrap(), Path::new("/etc/weir/ca.pem"));
+        assert_eq!(tls.key_password.unwrap(), "secret of K");
         assert_eq!(kafka.sasl.unwrap().password, "secret of P");
         let StreamSettings::Redis(redis) = stream("redis: {url_env: R}")
             .unwrap()
@@ -404,5 +469,35 @@ mod tests {
             panic!("not Redis");
         };
         assert_eq!(redis.url, "secret of R");
+    }
+
+    #[test]
+    fn files_of_tls_go_with_a_url_of_tls() {
+        let check = |url: &str, is_taken: bool| {
+            let secret = |_: &str| Ok(url.to_owned());
+            let text = "redis: {url_env: R, tls: {ca_file: ca.pem, certificate_file: /c.pem, \
+                        key_file: k.pem}}";
+            let loaded = stream(text).unwrap().load(Path::new("/etc/weir"), &secret);
+            match loaded {
+                Ok(StreamSettings::Redis(redis)) if is_taken => {
+                    let expected = ["/etc/weir/ca.pem", "/c.pem", "/etc/weir/k.pem"];
+                    let tls = redis.tls.unwrap();
+                    let found = [tls.ca_file, tls.certificate_file, tls.key_file];
+                    assert_eq!(found, expected.map(|path| Some(PathBuf::from(path))));
+                }
+                Err(error) if !is_taken => {
+                    let error = error.to_string();
+                    let names = error.contains("stream.redis.tls") && error.contains(" R");
+                    assert!(names && !error.contains("hush"), "{error}");
+                }
+                _ => panic!("{url}"),
+            }
+        };
+        check("rediss://u:hush@h", true);
+        check("rediss://a, rediss://b", true);
+        check("rediss+sentinel://a,b/primary", true);
+        check("redis://u:hush@h", false);
+        check("rediss://a,redis://:hush@b", false);
+        check("redis+sentinel://a,b/primary", false);
     }
 }

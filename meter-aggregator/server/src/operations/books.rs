@@ -223,9 +223,11 @@ async fn close_round_of_all(parts: &Parts, deadline: Instant) -> Result<(), Stri
         }
         if Instant::now() >= deadline {
             let shards: Vec<String> = open.iter().map(|s| s.number().to_string()).collect();
+            let why = parts.books.metrics().problems().first().map(str::to_owned);
             return Err(format!(
-                "the books of these shards are not closed yet: {}",
-                shards.join(", ")
+                "the books of these shards are not closed yet: {}{}",
+                shards.join(", "),
+                why.map_or_else(String::new, |why| format!("; {why}"))
             ));
         }
         tokio::time::sleep(ROUND_PAUSE).await;
@@ -238,10 +240,14 @@ async fn state(parts: &Parts, has_lines: bool, problem: Option<String>) -> Resul
     let logs = parts.logs.iter().map(|log| log.status()).collect();
     let billable = parts.sender.billable();
     let intake = parts.books.intake();
+    // What a command was never told waits, is not nothing.
+    let looked = intake.look().await.err();
+    let problem = problem.or_else(|| Some(format!("how much waits is not known: {}", looked?)));
     let problem = problem.or_else(|| {
         let full = intake.has_room().err()?;
         Some(format!("producers have to wait: {full}"))
     });
+    let settled_ms = intake.settled_ms(now_ms);
     let (unbooked, spool_bytes) = (intake.unbooked(), intake.bytes());
     let quarantined = intake.quarantined().await.map_err(failed)?;
     let state = parts
@@ -271,8 +277,8 @@ async fn state(parts: &Parts, has_lines: bool, problem: Option<String>) -> Resul
                 unbooked,
                 spool_bytes,
                 quarantined,
-                missing: ledger.missing(now_ms)?,
-                gaps: ledger.gaps(now_ms)?,
+                missing: ledger.missing(settled_ms)?,
+                gaps: ledger.gaps(settled_ms)?,
                 logs,
                 billing: ledger.billing()?,
                 problem,

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use weir_meter_store::stream::{Held, QuarantineWanted, Quarantined, Way};
-use weir_wire::proto::usage::UsageEvent;
+use weir_meter_store::{
+    quarantine::{Held, Quarantined, Wanted},
+    stream::{Event, Way},
+};
+use weir_wire::keys::Keyring;
 
 use super::{Refused, blocking, limit};
 use crate::{
@@ -41,7 +43,7 @@ pub struct Listed {
 
 impl QuarantineList {
     pub(super) async fn perform(self, parts: &Parts) -> Result<Listed, Refused> {
-        let wanted = QuarantineWanted {
+        let wanted = Wanted {
             reason: self.reason,
             before: self.before,
             limit: limit(self.limit)?,
@@ -119,14 +121,8 @@ impl QuarantineReplay {
             let mut events = Vec::new();
             let now_ms = weir_process::now_ms();
             for held in held {
-                let id = held.id;
-                let checked = source(&held, &producers).and_then(|source| {
-                    let mut event = UsageEvent::decode(held.bytes.as_slice())
-                        .map_err(|_| "not a whole event".to_owned())?;
-                    line(&mut event, source, &keys, now_ms)
-                });
-                match checked {
-                    Ok(text) => events.push((id, text)),
+                match check(&held, &producers, &keys, now_ms) {
+                    Ok(event) => events.push((held.id, event)),
                     Err(reason) => {
                         let count = replayed.stay.entry(reason).or_default();
                         *count = count.saturating_add(1);
@@ -143,6 +139,18 @@ impl QuarantineReplay {
     }
 }
 
+/// The event as it goes to the stream, where it is good by now; else why not.
+fn check(
+    held: &Held,
+    producers: &[Producer],
+    keys: &Keyring,
+    now_ms: i64,
+) -> Result<Event, String> {
+    let source = source(held, producers)?;
+    let mut event = held.event().ok_or("not a whole event")?;
+    line(&mut event, source, keys, now_ms)
+}
+
 /// As whose it is checked: its producer's, as the configuration has it now.
 fn source<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, String> {
     let way = held.way.as_deref().and_then(Way::parse);
@@ -157,10 +165,11 @@ fn source<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, Stri
         };
     }
     match way {
-        // An operator's word is nobody else's.
-        Some(Way::Backfill) => Ok(Source {
+        // An operator's word is nobody else's; what stood in the stream was somebody's who
+        // may write there.
+        Some(way @ (Way::Backfill | Way::Stream)) => Ok(Source {
             producer: None,
-            way: Way::Backfill,
+            way,
         }),
         _ => only_producer(held, producers),
     }
@@ -168,8 +177,7 @@ fn source<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, Stri
 
 /// What was set aside before it was noted whose it is: the one it can be of.
 fn only_producer<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a>, String> {
-    let event =
-        UsageEvent::decode(held.bytes.as_slice()).map_err(|_| "not a whole event".to_owned())?;
+    let event = held.event().ok_or("not a whole event")?;
     let mut could_be = producers
         .iter()
         .filter(|producer| producer.witness == event.witness());
@@ -185,4 +193,60 @@ fn only_producer<'a>(held: &Held, producers: &'a [Producer]) -> Result<Source<'a
 /// Why quarantine can't be read, for the operator.
 pub(super) fn failed(error: QuarantineError) -> Refused {
     Refused::Failed(format!("{:#}", anyhow::Error::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_wire::{
+        ids::RequestId,
+        proto::usage::{Kind, ModelUsage, Outcome, UsageEvent, UsageSource, Witness},
+        usage::cloudevents,
+    };
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_770_000_000_000;
+
+    /// As ingest puts it on the stream: without its context.
+    fn on_stream() -> String {
+        let event = UsageEvent {
+            kind: Kind::Request.into(),
+            event_id: "e1".to_owned(),
+            request_id: RequestId::mint(NOW_MS, [7; 10]).to_string(),
+            witness: Witness::Gateway.into(),
+            tenant: "acme".to_owned(),
+            request_class: "chat".to_owned(),
+            outcome: Outcome::Completed.into(),
+            usage: vec![ModelUsage {
+                input_tokens: 5,
+                source: UsageSource::Reported.into(),
+                ..ModelUsage::default()
+            }],
+            ..UsageEvent::default()
+        };
+        cloudevents::encode(&event).unwrap()
+    }
+
+    #[track_caller]
+    fn check_held(way: Way, bytes: &[u8], expected: Result<&str, &str>) {
+        let keys = Keyring::parse("k:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        let held = Held {
+            id: 1,
+            producer: None,
+            way: Some(way.as_str().to_owned()),
+            bytes: bytes.to_vec(),
+        };
+        let found = check(&held, &[], &keys, NOW_MS.cast_signed());
+        let found = found.as_ref().map(|event| event.text.as_str());
+        assert_eq!(found.map_err(String::as_str), expected);
+    }
+
+    /// A version that did not know it set it aside, or it stood in the wrong partition.
+    #[test]
+    fn what_stood_in_a_shared_stream_goes_back_there() {
+        let text = on_stream();
+        check_held(Way::Stream, text.as_bytes(), Ok(&text));
+        check_held(Way::Stream, b"garbage", Err("not a whole event"));
+        check_held(Way::Http, text.as_bytes(), Err("not a whole event"));
+    }
 }

@@ -23,7 +23,10 @@ use tokio::{
 use weir_meter_core::stripe::{What, parse, verify};
 use weir_process::now_ms;
 
-use self::{router::Router, worker::Worker};
+use self::{
+    router::Router,
+    worker::{PATIENCE, Worker},
+};
 use crate::{
     api::plain,
     books::Books,
@@ -78,6 +81,7 @@ impl Webhooks {
             sender: sender.clone(),
             dunning,
             wake: wake.clone(),
+            patience: PATIENCE,
         };
         let routes = routes(Door {
             secrets: settings.secrets,

@@ -30,6 +30,8 @@ use crate::{
     stripe::stub::{self, Stub, good},
 };
 
+mod overtaken;
+
 const SECRET: &str = "whsec_1";
 
 /// A router that knows some tenants.
@@ -39,9 +41,35 @@ struct FakeRouter {
     away: Arc<AtomicBool>,
     /// What changed something.
     changes: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Mutex<Option<Gate>>>,
+}
+
+/// Where the next call of one kind stands still, before it does anything.
+#[derive(Clone, Default)]
+struct Gate {
+    at: &'static str,
+    reached: Arc<Notify>,
+    open: Arc<Notify>,
 }
 
 impl FakeRouter {
+    fn stop_at(&self, at: &'static str) -> Gate {
+        let gate = Gate {
+            at,
+            ..Gate::default()
+        };
+        *self.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    async fn pass(&self, call: &str) {
+        let gate = self.gate.lock().unwrap().take_if(|gate| gate.at == call);
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.open.notified().await;
+        }
+    }
+
     fn tenant<T>(
         &self,
         request: &Request<T>,
@@ -85,12 +113,15 @@ macro_rules! refuse {
         #[tonic::async_trait]
         impl Tenants for FakeRouter {
             async fn get_tenant(&self, r: Request<GetTenantRequest>) -> Result<Answer<Tenant>, Status> {
+                self.pass("get").await;
                 self.tenant(&r, &r.get_ref().tenant, None)
             }
             async fn suspend_tenant(&self, r: Request<SuspendTenantRequest>) -> Result<Answer<Tenant>, Status> {
+                self.pass("suspend").await;
                 self.tenant(&r, &r.get_ref().tenant, Some(true))
             }
             async fn resume_tenant(&self, r: Request<ResumeTenantRequest>) -> Result<Answer<Tenant>, Status> {
+                self.pass("resume").await;
                 self.tenant(&r, &r.get_ref().tenant, Some(false))
             }
             $(async fn $name(&self, _: Request<$request>) -> Result<Answer<$answer>, Status> {
@@ -110,11 +141,11 @@ refuse! {
 }
 
 struct Fixture {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     books: Books,
     stripe: Stub,
     router: FakeRouter,
-    worker: Worker,
+    worker: Arc<Worker>,
     url: String,
 }
 
@@ -155,6 +186,7 @@ impl Fixture {
             sender,
             dunning: Some((policy, Router::new(&settings).unwrap())),
             wake: wake.clone(),
+            patience: PATIENCE,
         };
         let door = Door {
             secrets: vec!["whsec_0".to_owned(), SECRET.to_owned()],
@@ -165,13 +197,33 @@ impl Fixture {
         let url = format!("http://{}{PATH}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, routes(door)).await.unwrap() });
         Self {
-            _folder: folder,
+            folder,
             books,
             stripe: stub,
             router,
-            worker,
+            worker: Arc::new(worker),
             url,
         }
+    }
+
+    /// Another process's worker, which deals with the same.
+    fn another(&self) -> Worker {
+        Worker {
+            books: self.books.clone(),
+            sender: self.worker.sender.clone(),
+            dunning: self.worker.dunning.clone(),
+            wake: Arc::default(),
+            patience: self.worker.patience,
+        }
+    }
+
+    /// Has the worker deal with what is due, up to that call of the router's.
+    async fn stopped_at(&self, call: &'static str) -> (Gate, tokio::task::JoinHandle<()>) {
+        let gate = self.router.stop_at(call);
+        let worker = Arc::clone(&self.worker);
+        let task = tokio::spawn(async move { worker.handle_due().await });
+        gate.reached.notified().await;
+        (gate, task)
     }
 
     async fn post(&self, body: &str, signature: Option<String>) -> (u16, String) {
@@ -318,7 +370,11 @@ async fn what_is_away_is_asked_again_and_what_is_unknown_is_not() {
         problem.contains("Unavailable") && problem.contains("dunning.router.url"),
         "{problem}"
     );
-    // The pause is a second; another event does not wait for it.
+    // Its pause is a second, however long this takes; another event does not wait for it.
+    let file = fixture.folder.path().join("ledger.db");
+    let longer = "UPDATE webhook SET not_before_ms = not_before_ms + 3600000 WHERE id = 'evt_1'";
+    let changed = rusqlite::Connection::open(file).unwrap();
+    assert_eq!(changed.execute(longer, []).unwrap(), 1);
     fixture.router.away.store(false, Ordering::SeqCst);
     fixture.router.suspended.lock().unwrap().clear();
     fixture

@@ -1,21 +1,24 @@
 //! Deals with what webhooks told: one event at a time, the oldest first, and again
 //! after a while where Stripe or the router is away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use tokio::sync::{Notify, watch};
 use weir_meter_core::{
-    dunning::{Hold, Policy, Seen},
+    dunning::{self, Account, Accounts as _, Action, Call, DOUBT_MS, Decision, Hold, Policy, Why},
     lease::Scope,
     ledger::reconcile,
     meter::Meter,
-    stripe::METER_ERRORS,
+    stripe::{Invoice, METER_ERRORS},
 };
-use weir_meter_store::ledger::{Ledger, LedgerError, Webhook};
+use weir_meter_store::ledger::{Change, Ledger, LedgerError, Webhook};
 use weir_process::now_ms;
 
-use super::router::Router;
+use super::router::{Router, RouterError};
 use crate::{
     books::Books,
     sender::Sender,
@@ -31,6 +34,16 @@ const FORGET: Duration = Duration::from_secs(3_600);
 /// Before a report that does not say since when: a day.
 const WINDOW_MS: i64 = 86_400_000;
 
+/// How long may be between a decision and the call to the router that follows: far less
+/// than [`DOUBT_MS`], with the time of the call.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a tenant is looked at anew at once, where others change what is known of it.
+const TURNS_MAX: usize = 5;
+
+/// How often it is tried to say that the router was told something.
+const WORDS_MAX: usize = 60;
+
 /// What deals with webhooks.
 pub struct Worker {
     pub books: Books,
@@ -38,6 +51,8 @@ pub struct Worker {
     /// Without a policy nothing follows from an invoice.
     pub dunning: Option<(Policy, Router)>,
     pub wake: Arc<Notify>,
+    /// [`PATIENCE`].
+    pub patience: Duration,
 }
 
 impl Worker {
@@ -62,8 +77,10 @@ impl Worker {
         }
     }
 
+    /// Of one who holds the first shard.
     async fn forget(&self) {
-        match self.books.with(|l| l.forget_webhooks(now_ms())).await {
+        let Some(house) = self.house() else { return };
+        match self.write(house, |c| c.forget_webhooks(now_ms())).await {
             Ok(0) => {}
             Ok(open) => {
                 tracing::error!(open, "webhooks were dropped that could never be dealt with")
@@ -77,33 +94,61 @@ impl Worker {
         }
     }
 
+    fn house(&self) -> Option<Scope> {
+        self.books.held().borrow().house()
+    }
+
+    /// Writes as the holder of the first shard, as which what is written was begun.
+    async fn write<T: Send + 'static>(
+        &self,
+        house: Scope,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.books.with(move |l| l.transaction(house, work)).await
+    }
+
     /// All that is due, where no other replica does it.
     pub async fn handle_due(&self) {
-        while self.books.held().borrow().house().is_some() {
+        // What is read, asked and written of one event is the same holder's: whoever lost
+        // the lease meanwhile writes nothing, and the next one begins with the event again.
+        while let Some(house) = self.house() {
             let handled = match self.books.with(|l| l.next_webhook(now_ms())).await {
                 Ok(None) => return,
-                Ok(Some(webhook)) => self.handle(webhook).await,
+                Ok(Some(webhook)) => self.handle(house, webhook).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = handled {
-                tracing::error!(
-                    error = format!("{:#}", anyhow::Error::new(error)),
-                    "webhooks can't be looked up"
-                );
-                return;
+            match handled {
+                Ok(()) => {}
+                Err(LedgerError::Fenced { .. }) => {
+                    tracing::info!("another replica deals with webhooks by now");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{:#}", anyhow::Error::new(error)),
+                        "webhooks can't be looked up"
+                    );
+                    return;
+                }
             }
         }
     }
 
-    async fn handle(&self, webhook: Webhook) -> Result<(), LedgerError> {
-        let handled = if webhook.kind == METER_ERRORS {
-            self.meter_errors(&webhook).await
-        } else {
-            self.invoice(&webhook).await
+    async fn handle(&self, house: Scope, webhook: Webhook) -> Result<(), LedgerError> {
+        let handled = match webhook.call() {
+            Some(action) => self.doubted(house, &webhook.about, action).await,
+            None if webhook.kind == METER_ERRORS => self.meter_errors(house, &webhook).await,
+            None => self.invoice(house, &webhook).await,
         };
         match handled {
-            Ok(()) => self.books.with(move |l| l.webhook_done(&webhook.id)).await,
-            Err(error) => {
+            // It went with what was decided, or stays for a while.
+            Ok(()) if webhook.call().is_some() => Ok(()),
+            Ok(()) => {
+                self.write(house, move |c| c.webhook_done(&webhook.id))
+                    .await
+            }
+            Err(Failure::Fenced(error)) => Err(error),
+            Err(Failure::Waits(error)) => {
                 let problem = format!("{error:#}");
                 tracing::warn!(
                     event = webhook.id,
@@ -111,15 +156,16 @@ impl Worker {
                     problem,
                     "a webhook has to wait"
                 );
-                self.books
-                    .with(move |l| l.webhook_again(&webhook, &problem, now_ms()))
-                    .await
+                self.write(house, move |c| {
+                    c.webhook_again(&webhook, &problem, now_ms())
+                })
+                .await
             }
         }
     }
 
     /// Something became of an invoice: looks at it as it is now, and at its tenant.
-    async fn invoice(&self, webhook: &Webhook) -> anyhow::Result<()> {
+    async fn invoice(&self, house: Scope, webhook: &Webhook) -> Result<(), Failure> {
         let Some((policy, router)) = &self.dunning else {
             return Ok(());
         };
@@ -136,63 +182,122 @@ impl Worker {
             );
             return Ok(());
         };
-        let of = tenant.to_owned();
-        let account = self.books.with(move |l| l.account(&of)).await?;
-        let (account, newly_due) = account.with(policy, &invoice);
-        if !account.concerns_router() {
-            return Ok(());
-        }
-        let seen = router.seen(tenant).await?;
-        let (account, action) = account.decide(newly_due, seen);
-        self.keep(tenant, &account).await?;
-        let Some(action) = action else {
-            if account.hold == Hold::Operators {
-                tracing::info!(
-                    tenant,
-                    invoice = invoice.id,
-                    "an operator suspended it already"
-                );
+        let reason = Reason::Invoice(*policy, invoice);
+        self.agree(house, router, tenant, &reason).await
+    }
+
+    /// The router may have been told something by one that died or lost the lease: looks at
+    /// the tenant.
+    async fn doubted(&self, house: Scope, tenant: &str, action: Action) -> Result<(), Failure> {
+        match &self.dunning {
+            Some((_, router)) => {
+                self.agree(house, router, tenant, &Reason::Doubt(action))
+                    .await
             }
-            return Ok(());
-        };
-        if router.act(tenant, action).await? == Seen::Unknown {
-            let (account, _) = account.decide(false, Seen::Unknown);
-            return self.keep(tenant, &account).await;
+            None => {
+                let tenant = tenant.to_owned();
+                let work = move |c: &mut Change<'_>| c.drop_call(&tenant, action);
+                Ok(self.write(house, work).await?)
+            }
         }
-        let account = account.done(action);
-        self.keep(tenant, &account).await?;
-        tracing::warn!(
-            tenant,
-            invoice = invoice.id,
-            ?action,
-            due = account.due.len(),
-            "dunning"
-        );
+    }
+
+    /// Brings a tenant's account and the router to agree: see `core/src/dunning/calls.rs`.
+    async fn agree(
+        &self,
+        house: Scope,
+        router: &Router,
+        tenant: &str,
+        reason: &Reason,
+    ) -> Result<(), Failure> {
+        for _ in 0..TURNS_MAX {
+            let of = tenant.to_owned();
+            let view = self.write(house, move |c| dunning::look(c, &of)).await?;
+            if !view.concerns_router(reason.why()) {
+                return Ok(());
+            }
+            let seen = router.seen(tenant).await?;
+            let begun = Instant::now();
+            let (of, reason) = (tenant.to_owned(), reason.clone());
+            let decision = self
+                .write(house, move |c| {
+                    dunning::decide(c, &of, &view, reason.why(), seen, now_ms())
+                })
+                .await?;
+            match decision {
+                Decision::Changed => {}
+                Decision::Agreed(account) => {
+                    tell_operator(tenant, &account);
+                    return Ok(());
+                }
+                Decision::Tell(call) => return self.tell(house, router, tenant, call, begun).await,
+            }
+        }
+        Err(anyhow::anyhow!("what is known of the tenant changed again and again").into())
+    }
+
+    /// Tells the router what was decided, and writes down that it did it.
+    async fn tell(
+        &self,
+        house: Scope,
+        router: &Router,
+        tenant: &str,
+        call: Call,
+        begun: Instant,
+    ) -> Result<(), Failure> {
+        // Nobody looks for a call that comes much later.
+        if begun.elapsed() > self.patience {
+            return Err(anyhow::anyhow!("it took too long to decide about the tenant").into());
+        }
+        let action = call.action;
+        let seen = match router.act(tenant, action).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                // It may come nevertheless.
+                self.doubt(house, tenant, action, DOUBT_MS).await;
+                return Err(error.into());
+            }
+        };
+        let of = tenant.to_owned();
+        let done = self
+            .write(house, move |c| dunning::done(c, &of, &call, seen, now_ms()))
+            .await;
+        let account = match done {
+            Ok(account) => account,
+            Err(error) => {
+                // Who has the lease may have decided otherwise.
+                self.doubt(house, tenant, action, 0).await;
+                return Err(error.into());
+            }
+        };
+        tracing::warn!(tenant, ?action, due = account.due.len(), "dunning");
+        tell_operator(tenant, &account);
         Ok(())
     }
 
-    async fn keep(
-        &self,
-        tenant: &str,
-        account: &weir_meter_core::dunning::Account,
-    ) -> anyhow::Result<()> {
-        let problem = (account.hold == Hold::Unknown).then(|| {
+    /// Has whoever holds the first shard look at a tenant.
+    async fn doubt(&self, house: Scope, tenant: &str, action: Action, in_ms: i64) {
+        let anyone = house.shard().map_or(Scope::Whole, Scope::Asked);
+        for _ in 0..WORDS_MAX {
+            let (of, now_ms) = (tenant.to_owned(), now_ms());
+            let look_ms = now_ms.saturating_add(in_ms);
+            let work = move |c: &mut Change<'_>| dunning::doubt(c, &of, action, now_ms, look_ms);
+            let Err(error) = self.write(anyone, work).await else {
+                return;
+            };
             tracing::error!(
                 tenant,
-                "the router does not know a tenant that has to be suspended"
+                ?action,
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "that the router was told can't be written down"
             );
-            "the router does not know this tenant"
-        });
-        let (tenant, account) = (tenant.to_owned(), account.clone());
-        self.books
-            .with(move |l| l.set_account(&tenant, &account, problem, now_ms()))
-            .await?;
-        Ok(())
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A meter did not count events that Stripe took: keeps which, and has the ledger
     /// look at that meter again.
-    async fn meter_errors(&self, webhook: &Webhook) -> anyhow::Result<()> {
+    async fn meter_errors(&self, house: Scope, webhook: &Webhook) -> Result<(), Failure> {
         let stripe = &self.sender.stripe;
         let Some(event) = found(webhook, stripe.core_event(&webhook.id).await)? else {
             return Ok(());
@@ -216,17 +321,73 @@ impl Worker {
             .since_ms
             .unwrap_or_else(|| until_ms.saturating_sub(WINDOW_MS));
         let (id, about, at_ms) = (webhook.id.clone(), webhook.about.clone(), webhook.at_ms);
+        self.write(house, move |c| {
+            c.note_meter_errors(&id, &about, &report, at_ms)
+        })
+        .await?;
+        let Some(meter) = meter else { return Ok(()) };
         let scopes = self.books.asked();
         self.books
-            .with(move |ledger| {
-                ledger.note_meter_errors(&id, &about, &report, at_ms)?;
-                match &meter {
-                    Some(meter) => recheck(ledger, &scopes, meter, (since_ms, until_ms)),
-                    None => Ok(()),
-                }
-            })
+            .with(move |ledger| recheck(ledger, &scopes, &meter, (since_ms, until_ms)))
             .await?;
         Ok(())
+    }
+}
+
+/// Why a tenant is looked at; [`Why`], owned.
+#[derive(Clone)]
+enum Reason {
+    Invoice(Policy, Invoice),
+    Doubt(Action),
+}
+
+impl Reason {
+    fn why(&self) -> Why<'_> {
+        match self {
+            Self::Invoice(policy, invoice) => Why::Invoice(policy, invoice),
+            Self::Doubt(action) => Why::Doubt(*action),
+        }
+    }
+}
+
+/// Why an event is not dealt with.
+enum Failure {
+    /// Another replica deals with it.
+    Fenced(LedgerError),
+    /// Something is away or wrong; it is tried again.
+    Waits(anyhow::Error),
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Fenced { .. } => Self::Fenced(error),
+            error => Self::Waits(error.into()),
+        }
+    }
+}
+
+impl From<RouterError> for Failure {
+    fn from(error: RouterError) -> Self {
+        Self::Waits(error.into())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Waits(error)
+    }
+}
+
+/// What somebody may want to know of a tenant that owes.
+fn tell_operator(tenant: &str, account: &Account) {
+    match account.hold {
+        Hold::Operators => tracing::info!(tenant, "an operator suspended it already"),
+        Hold::Unknown => tracing::error!(
+            tenant,
+            "the router does not know a tenant that has to be suspended"
+        ),
+        _ => {}
     }
 }
 

@@ -4,7 +4,12 @@ use serde::Serialize;
 use weir_meter_core::ledger::{Adjustment, AdjustmentKind, AdjustmentState, BucketKey};
 use weir_wire::ids::TenantId;
 
-use super::{Change, Ledger, LedgerError, buckets::bucket_key, columns};
+use super::{
+    Change, Ledger, LedgerError,
+    buckets::bucket_key,
+    columns,
+    listing::{self, Filter},
+};
 use crate::sql::{self, OptionalExtension as _, Row, of_shard, params};
 
 /// What [`adjustment`] reads.
@@ -114,17 +119,7 @@ impl Change<'_> {
 }
 
 /// Which adjustments are listed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AdjustmentFilter {
-    /// In that state alone.
-    pub state: Option<AdjustmentState>,
-    /// Of that tenant alone.
-    pub tenant: Option<TenantId>,
-    /// Older than the one of that id.
-    pub before: Option<i64>,
-    /// How many at the most.
-    pub limit: u32,
-}
+pub type AdjustmentFilter = Filter<AdjustmentState>;
 
 /// An adjustment as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -177,34 +172,18 @@ impl Ledger {
         &self,
         filter: &AdjustmentFilter,
     ) -> Result<Vec<ShownAdjustment>, LedgerError> {
-        let rows = self
-            .connection
-            .prepare_cached(concat!(
-                "SELECT ",
-                columns!(),
-                " FROM adjustment WHERE id < ?1 AND (?2 IS NULL OR state = ?2)
-                   AND (?3 IS NULL OR tenant = ?3)
-                 ORDER BY id DESC LIMIT ?4"
-            ))?
-            .query_map(
-                params![
-                    filter.before.unwrap_or(i64::MAX),
-                    filter.state.map(AdjustmentState::as_str),
-                    filter.tenant.as_ref().map(TenantId::as_str),
-                    filter.limit
-                ],
-                |row| adjustment(row).map(ShownAdjustment::from),
-            )?
-            .collect::<sql::Result<_>>()?;
-        Ok(rows)
+        let select = concat!("SELECT ", columns!(), " FROM adjustment");
+        listing::newest(
+            &self.connection,
+            select,
+            filter,
+            |s| s.as_str(),
+            |row| adjustment(row).map(ShownAdjustment::from),
+        )
     }
 
     /// Whose an adjustment is: which shard an operator's word is about.
     pub fn tenant_of_adjustment(&self, id: i64) -> Result<Option<TenantId>, LedgerError> {
-        let query = "SELECT tenant FROM adjustment WHERE id = ?1";
-        let found = self
-            .connection
-            .query_row(query, [id], |row| columns::tenant(row, 0));
-        Ok(found.optional()?)
+        listing::tenant_of(&self.connection, "adjustment", id)
     }
 }

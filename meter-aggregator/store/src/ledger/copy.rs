@@ -41,7 +41,7 @@ impl fmt::Display for Copied {
 
 /// Copies a ledger in SQLite, which nobody may write to meanwhile, to one in Postgres that
 /// has nothing yet, or a part of the same; then compares all of it. Tells how many rows
-/// are copied or compared, of how many. Run again, it goes on where it was interrupted;
+/// are copied or compared, of how many. The source counts as moved from then on. Run again, it goes on where it was interrupted;
 /// once it is complete it compares anew, as long as nobody worked on the target.
 ///
 /// # Errors
@@ -60,6 +60,11 @@ pub fn copy(
     if let Some(mut session) = target.postgres() {
         session.take_time(true);
     }
+    let is_moved = from.is_moved()?;
+    ensure!(
+        !is_moved || identity(source)? == identity(target)?,
+        "the ledger was copied to another database already, which goes on"
+    );
     let is_complete = begin(source, target)?;
     let tables = tables(&partitions::days(source)?);
     let mut rows = 0_u64;
@@ -85,6 +90,9 @@ pub fn copy(
         walk(target, Some(journal::COPIED))? == (journal_lines, journal_end),
         "the journals do not end alike"
     );
+    // Both have the same identifiers of intents: one of them may go on, and from here on
+    // that is the target.
+    from.set_moved()?;
     if !is_complete {
         finish(target)?;
     }

@@ -10,7 +10,13 @@ use weir_meter_core::{
 };
 use weir_wire::ids::TenantId;
 
-use super::{Change, Ledger, LedgerError, buckets::bucket_key, columns, schema::open_states};
+use super::{
+    Change, Ledger, LedgerError,
+    buckets::bucket_key,
+    columns,
+    listing::{self, Filter},
+    schema::open_states,
+};
 use crate::sql::{self, OptionalExtension as _, Params, Row, of_shard, params};
 
 /// What [`intent`] reads.
@@ -335,17 +341,7 @@ impl Change<'_> {
 }
 
 /// Which intents are listed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IntentFilter {
-    /// In that state alone.
-    pub state: Option<State>,
-    /// Of that tenant alone.
-    pub tenant: Option<TenantId>,
-    /// Older than the one of that id.
-    pub before: Option<i64>,
-    /// How many at the most.
-    pub limit: u32,
-}
+pub type IntentFilter = Filter<State>;
 
 /// An intent as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -407,35 +403,19 @@ impl From<Intent> for ShownIntent {
 impl Ledger {
     /// The newest intents that are wanted, the newest first.
     pub fn intents(&self, filter: &IntentFilter) -> Result<Vec<ShownIntent>, LedgerError> {
-        let rows = self
-            .connection
-            .prepare_cached(concat!(
-                "SELECT ",
-                columns!(),
-                " FROM intent WHERE id < ?1 AND (?2 IS NULL OR state = ?2)
-                   AND (?3 IS NULL OR tenant = ?3)
-                 ORDER BY id DESC LIMIT ?4"
-            ))?
-            .query_map(
-                params![
-                    filter.before.unwrap_or(i64::MAX),
-                    filter.state.map(State::as_str),
-                    filter.tenant.as_ref().map(TenantId::as_str),
-                    filter.limit
-                ],
-                |row| intent(row).map(ShownIntent::from),
-            )?
-            .collect::<sql::Result<_>>()?;
-        Ok(rows)
+        let select = concat!("SELECT ", columns!(), " FROM intent");
+        listing::newest(
+            &self.connection,
+            select,
+            filter,
+            |s| s.as_str(),
+            |row| intent(row).map(ShownIntent::from),
+        )
     }
 
     /// Whose an intent is: which shard an operator's word is about.
     pub fn tenant_of_intent(&self, id: i64) -> Result<Option<TenantId>, LedgerError> {
-        let query = "SELECT tenant FROM intent WHERE id = ?1";
-        let found = self
-            .connection
-            .query_row(query, [id], |row| columns::tenant(row, 0));
-        Ok(found.optional()?)
+        listing::tenant_of(&self.connection, "intent", id)
     }
 
     /// Intents that are neither accepted nor waiting for the operator or the summaries.

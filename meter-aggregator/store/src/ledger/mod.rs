@@ -5,6 +5,7 @@
 //! stand in a table for each day of their ids ([`partitions`]), so that those of one
 //! batch lie together, and old days go as a whole. The journal, buckets and intents stay.
 
+mod accounts;
 mod adjustments;
 mod buckets;
 mod change;
@@ -15,6 +16,7 @@ mod gaps;
 mod intents;
 mod journal;
 mod leases;
+mod listing;
 mod logs;
 mod migration;
 mod packed;
@@ -42,6 +44,7 @@ pub use discrepancies::{DiscrepancyFilter, ShownDiscrepancy};
 pub use gaps::Gap;
 pub use intents::{IntentFilter, ShownIntent};
 pub use leases::LeaseTables;
+pub use listing::Filter;
 pub use logs::{FileId, Mark};
 pub use place::{Place, PostgresSettings};
 pub use postgres::schema::VERSION;
@@ -52,7 +55,7 @@ pub use webhooks::{Billing, Webhook};
 
 use crate::{
     database::open_database,
-    sql::{self, Connection, Session, Transaction},
+    sql::{self, BEGIN, Connection, Session, Transaction},
 };
 
 /// One connection to the ledger. The process that holds the folder's lock has the only
@@ -315,7 +318,7 @@ fn begin(connection: &Connection, scope: Scope) -> Result<Transaction<'_>, Ledge
         return Err(sql::Error::Misused(why).into());
     };
     let rows = session.begin(&format!(
-        "BEGIN; SELECT epoch, set_config('weir.shard', '{shard}', true) FROM lease
+        "{BEGIN}; SELECT epoch, set_config('weir.shard', '{shard}', true) FROM lease
          WHERE shard = {shard} FOR UPDATE"
     ))?;
     drop(session);

@@ -3,8 +3,9 @@
 
 use super::{Ledger, LedgerError, gaps, postgres};
 use crate::{
-    sql::{self, params},
-    stream::{Aside, Held, QuarantineWanted, Quarantined, Way},
+    quarantine::{self, Held, Quarantined, Wanted},
+    sql::params,
+    stream::{Aside, Way},
 };
 
 pub(super) const SCHEMA: &str = "
@@ -73,7 +74,10 @@ impl Ledger {
         let transaction = self.connection.transaction()?;
         let mut gone = 0_u64;
         for page in ids.chunks(IDS_MAX) {
-            let delete = format!("DELETE FROM quarantine WHERE id IN ({})", list(page));
+            let delete = format!(
+                "DELETE FROM quarantine WHERE id IN ({})",
+                quarantine::list(page)
+            );
             let deleted = transaction.execute(&delete, [])?;
             gone = gone.saturating_add(u64::try_from(deleted).unwrap_or(0));
         }
@@ -83,41 +87,12 @@ impl Ledger {
 
     /// How many are in quarantine.
     pub fn quarantined(&self) -> Result<i64, LedgerError> {
-        let query = "SELECT COUNT(*) FROM quarantine";
-        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
+        Ok(quarantine::count(&self.connection)?)
     }
 
     /// What is in quarantine, the newest first.
-    pub fn quarantine(&self, wanted: &QuarantineWanted) -> Result<Vec<Quarantined>, LedgerError> {
-        let rows = self
-            .connection
-            .prepare_cached(
-                "SELECT id, at_ms, reason, producer, way, place, event FROM quarantine
-                 WHERE id < ?1 AND (?2 IS NULL OR instr(reason, ?2) > 0)
-                 ORDER BY id DESC LIMIT ?3",
-            )?
-            .query_map(
-                params![
-                    wanted.before.unwrap_or(i64::MAX),
-                    wanted.reason,
-                    wanted.limit
-                ],
-                |row| {
-                    let bytes: Vec<u8> = row.get("event")?;
-                    Ok(Quarantined {
-                        id: row.get("id")?,
-                        at_ms: row.get("at_ms")?,
-                        reason: row.get("reason")?,
-                        producer: row.get("producer")?,
-                        way: row.get("way")?,
-                        place: row.get("place")?,
-                        bytes: bytes.len(),
-                        claims: crate::stream::Claims::of(&bytes),
-                    })
-                },
-            )?
-            .collect::<sql::Result<_>>()?;
-        Ok(rows)
+    pub fn quarantine(&self, wanted: &Wanted) -> Result<Vec<Quarantined>, LedgerError> {
+        Ok(quarantine::newest(&self.connection, wanted)?)
     }
 
     /// What is in quarantine after the number `after`, the oldest first, to be checked
@@ -129,36 +104,10 @@ impl Ledger {
         after: i64,
         limit: usize,
     ) -> Result<Vec<Held>, LedgerError> {
-        let among = match ids {
-            Some([]) => return Ok(Vec::new()),
-            Some(ids) => format!("AND id IN ({})", list(ids)),
-            None => String::new(),
-        };
-        let rows = self
-            .connection
-            .prepare_cached(&format!(
-                "SELECT id, producer, way, event FROM quarantine
-                 WHERE id > ?1 AND (?2 IS NULL OR instr(reason, ?2) > 0) {among}
-                 ORDER BY id LIMIT ?3"
-            ))?
-            .query_map(params![after, reason, limit as i64], |row| {
-                Ok(Held {
-                    id: row.get("id")?,
-                    producer: row.get("producer")?,
-                    way: row.get("way")?,
-                    bytes: row.get("event")?,
-                })
-            })?
-            .collect::<sql::Result<_>>()?;
-        Ok(rows)
+        let connection = &self.connection;
+        Ok(quarantine::held(connection, ids, reason, after, limit)?)
     }
 }
 
 /// The most ids in one statement.
 const IDS_MAX: usize = 500;
-
-/// Numbers, as SQL lists them.
-fn list(ids: &[i64]) -> String {
-    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
-    ids.join(", ")
-}

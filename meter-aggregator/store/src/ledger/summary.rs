@@ -2,7 +2,7 @@
 //! whole is not looked at, and counts are kept as they change.
 
 use serde::Serialize;
-use weir_meter_core::hour::Hour;
+use weir_meter_core::{hour::Hour, meter::Meter};
 
 use super::{Ledger, LedgerError, columns, schema::open_states};
 use crate::sql::{self, Row, params};
@@ -107,10 +107,10 @@ impl Ledger {
         Ok(lines)
     }
 
-    /// Of each tenant the oldest hour before that one that Stripe does not wholly have,
-    /// without what was waived. What waits for the operator is none.
-    pub fn unbilled(&self, before: Hour) -> Result<Vec<(String, Hour)>, LedgerError> {
-        let query = "SELECT tenant, MIN(hour) FROM bucket INDEXED BY bucket_open
+    /// Of each tenant and meter the oldest hour before that one that Stripe does not wholly
+    /// have, without what was waived. What waits for the operator is none.
+    pub fn unbilled(&self, before: Hour) -> Result<Vec<(String, Meter, Hour)>, LedgerError> {
+        let query = "SELECT tenant, meter, MIN(hour) FROM bucket INDEXED BY bucket_open
                      WHERE is_open AND hour < ?1 AND total <> accepted + waived
                        AND NOT EXISTS (SELECT 1 FROM intent WHERE intent.hour = bucket.hour
                          AND intent.tenant = bucket.tenant AND intent.meter = bucket.meter
@@ -119,11 +119,13 @@ impl Ledger {
                          WHERE adjustment.hour = bucket.hour
                          AND adjustment.tenant = bucket.tenant
                          AND adjustment.meter = bucket.meter AND adjustment.state = 'proposed')
-                     GROUP BY tenant";
+                     GROUP BY tenant, meter";
         let rows = self
             .connection
             .prepare_cached(query)?
-            .query_map([before.0], |row| Ok((row.get(0)?, columns::hour(row, 1)?)))?
+            .query_map([before.0], |row| {
+                Ok((row.get(0)?, columns::meter(row, 1)?, columns::hour(row, 2)?))
+            })?
             .collect::<sql::Result<_>>()?;
         Ok(rows)
     }

@@ -1,18 +1,17 @@
 //! What Stripe's webhooks told, until it is dealt with; what was done about it.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use weir_meter_core::{
-    dunning::{Account, Hold},
+    dunning::Action,
     stripe::{ErrorReport, Notice, What},
 };
 
 use super::{
-    IDLE_MAX_MS, Ledger, LedgerError,
-    columns::{all, parsed},
+    Change, IDLE_MAX_MS, Ledger, LedgerError,
+    accounts::{action_of, due},
+    columns::all,
 };
-use crate::sql::{self, OptionalExtension as _, params};
+use crate::sql::{OptionalExtension as _, params};
 
 // Of an event only what it is about is kept: the rest is asked for when it is dealt
 // with, and has the customers' names and addresses.
@@ -60,7 +59,7 @@ const LIST_MAX: usize = 100;
 /// The longest text of Stripe's that is kept, in characters.
 const TEXT_MAX: usize = 500;
 
-/// An event that is not dealt with.
+/// An event that is not dealt with, or a call to the router that may have come unseen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// Stripe's id of it.
@@ -73,6 +72,14 @@ pub struct Webhook {
     pub at_ms: i64,
     /// How often it was tried.
     pub tries: u32,
+}
+
+impl Webhook {
+    /// What the router was told, where it is about that; then `about` is the tenant.
+    #[must_use]
+    pub fn call(&self) -> Option<Action> {
+        action_of(&self.kind)
+    }
 }
 
 /// A tenant that owes, or is held for it.
@@ -122,7 +129,7 @@ pub struct Billing {
 
 impl Ledger {
     /// Writes an event down, durably; nothing for one that is known. Events about
-    /// nothing that is dealt with here are passed over.
+    /// nothing that is dealt with here are passed over. Any replica may.
     pub fn take_webhook(&mut self, notice: &Notice, now_ms: i64) -> Result<bool, LedgerError> {
         let (What::Invoice(about) | What::MeterErrors(about)) = &notice.what else {
             return Ok(false);
@@ -157,149 +164,6 @@ impl Ledger {
             .optional()?)
     }
 
-    /// It is dealt with.
-    pub fn webhook_done(&mut self, id: &str) -> Result<(), LedgerError> {
-        self.connection
-            .prepare_cached("UPDATE webhook SET done = 1, problem = NULL WHERE id = ?1")?
-            .execute([id])?;
-        Ok(())
-    }
-
-    /// It could not be dealt with; a while later again.
-    pub fn webhook_again(
-        &mut self,
-        webhook: &Webhook,
-        problem: &str,
-        now_ms: i64,
-    ) -> Result<(), LedgerError> {
-        let pause_ms = 1_000_i64
-            .saturating_mul(1 << webhook.tries.min(10))
-            .min(PAUSE_MAX_MS);
-        self.connection
-            .prepare_cached(
-                "UPDATE webhook SET tries = tries + 1, not_before_ms = ?2, problem = ?3
-                 WHERE id = ?1",
-            )?
-            .execute(params![
-                webhook.id,
-                now_ms.saturating_add(pause_ms),
-                short(problem)
-            ])?;
-        Ok(())
-    }
-
-    /// Drops what is so old that Stripe sends it no more, and says how many of them
-    /// were never dealt with.
-    pub fn forget_webhooks(&mut self, now_ms: i64) -> Result<i64, LedgerError> {
-        let before = now_ms.saturating_sub(IDLE_MAX_MS);
-        let transaction = self.connection.transaction()?;
-        let open = transaction.query_row(
-            "SELECT COUNT(*) FROM webhook WHERE at_ms < ?1 AND done = 0",
-            [before],
-            |row| row.get(0),
-        )?;
-        transaction.execute("DELETE FROM webhook WHERE at_ms < ?1", [before])?;
-        transaction.execute("DELETE FROM meter_error WHERE at_ms < ?1", [before])?;
-        transaction.commit()?;
-        Ok(open)
-    }
-
-    /// What is known of a tenant's debts.
-    pub fn account(&self, tenant: &str) -> Result<Account, LedgerError> {
-        let hold = self
-            .connection
-            .prepare_cached("SELECT hold FROM suspension WHERE tenant = ?1")?
-            .query_row([tenant], |row| parsed(row, 0, Hold::parse))
-            .optional()?;
-        Ok(Account {
-            hold: hold.unwrap_or_default(),
-            due: self.due(tenant)?,
-        })
-    }
-
-    fn due(&self, tenant: &str) -> Result<BTreeSet<String>, LedgerError> {
-        Ok(self
-            .connection
-            .prepare_cached("SELECT invoice FROM due_invoice WHERE tenant = ?1")?
-            .query_map([tenant], |row| row.get(0))?
-            .collect::<sql::Result<_>>()?)
-    }
-
-    /// Writes down what is known of a tenant's debts, and what keeps it from being
-    /// acted on.
-    pub fn set_account(
-        &mut self,
-        tenant: &str,
-        account: &Account,
-        problem: Option<&str>,
-        now_ms: i64,
-    ) -> Result<(), LedgerError> {
-        let transaction = self.connection.transaction()?;
-        transaction
-            .prepare_cached("DELETE FROM due_invoice WHERE tenant = ?1")?
-            .execute([tenant])?;
-        for invoice in &account.due {
-            transaction
-                .prepare_cached("INSERT INTO due_invoice (tenant, invoice) VALUES (?1, ?2)")?
-                .execute([tenant, invoice])?;
-        }
-        if account.concerns_router() {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO suspension (tenant, hold, at_ms, problem) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (tenant) DO UPDATE SET problem = excluded.problem,
-                       hold = excluded.hold,
-                       at_ms = CASE suspension.hold WHEN excluded.hold THEN suspension.at_ms
-                         ELSE excluded.at_ms END",
-                )?
-                .execute(params![
-                    tenant,
-                    account.hold.as_str(),
-                    now_ms,
-                    problem.map(short)
-                ])?;
-        } else {
-            transaction
-                .prepare_cached("DELETE FROM suspension WHERE tenant = ?1")?
-                .execute([tenant])?;
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Keeps what a meter did not count; a report that is known changes nothing.
-    pub fn note_meter_errors(
-        &mut self,
-        event: &str,
-        meter_id: &str,
-        report: &ErrorReport,
-        now_ms: i64,
-    ) -> Result<(), LedgerError> {
-        let transaction = self.connection.transaction()?;
-        for kind in report.reason.error_types.iter().take(LIST_MAX) {
-            let samples = kind.sample_errors.iter().take(LIST_MAX);
-            let identifiers: Vec<String> = samples.map(|s| short(&s.request.identifier)).collect();
-            let message = kind.sample_errors.first().map(|s| s.error_message.as_str());
-            transaction
-                .prepare_cached(
-                    "INSERT INTO meter_error
-                       (event, code, meter_id, at_ms, count, message, identifiers)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-                )?
-                .execute(params![
-                    event,
-                    short(&kind.code),
-                    meter_id,
-                    now_ms,
-                    kind.error_count,
-                    short(message.unwrap_or_default()),
-                    serde_json::Value::from(identifiers).to_string(),
-                ])?;
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-
     /// What came of Stripe's webhooks, for an operator.
     pub fn billing(&self) -> Result<Billing, LedgerError> {
         let waiting = self.connection.query_row(
@@ -332,7 +196,9 @@ impl Ledger {
             },
         )?;
         for suspension in &mut suspensions {
-            suspension.invoices = self.due(&suspension.tenant)?.into_iter().collect();
+            suspension.invoices = due(&self.connection, &suspension.tenant)?
+                .into_iter()
+                .collect();
         }
         let meter_errors = all(
             &self.connection,
@@ -359,6 +225,86 @@ impl Ledger {
             suspensions,
             meter_errors,
         })
+    }
+}
+
+/// What is done about events; by one replica, as the holder of the first shard.
+impl Change<'_> {
+    /// It is dealt with.
+    pub fn webhook_done(&mut self, id: &str) -> Result<(), LedgerError> {
+        self.transaction
+            .prepare_cached("UPDATE webhook SET done = 1, problem = NULL WHERE id = ?1")?
+            .execute([id])?;
+        Ok(())
+    }
+
+    /// It could not be dealt with; a while later again.
+    pub fn webhook_again(
+        &mut self,
+        webhook: &Webhook,
+        problem: &str,
+        now_ms: i64,
+    ) -> Result<(), LedgerError> {
+        let pause_ms = 1_000_i64
+            .saturating_mul(1 << webhook.tries.min(10))
+            .min(PAUSE_MAX_MS);
+        self.transaction
+            .prepare_cached(
+                "UPDATE webhook SET tries = tries + 1, not_before_ms = ?2, problem = ?3
+                 WHERE id = ?1",
+            )?
+            .execute(params![
+                webhook.id,
+                now_ms.saturating_add(pause_ms),
+                short(problem)
+            ])?;
+        Ok(())
+    }
+
+    /// Drops what is so old that Stripe sends it no more, and says how many of them
+    /// were never dealt with.
+    pub fn forget_webhooks(&mut self, now_ms: i64) -> Result<i64, LedgerError> {
+        let before = now_ms.saturating_sub(IDLE_MAX_MS);
+        let transaction = &self.transaction;
+        let open = transaction.query_row(
+            "SELECT COUNT(*) FROM webhook WHERE at_ms < ?1 AND done = 0",
+            [before],
+            |row| row.get(0),
+        )?;
+        transaction.execute("DELETE FROM webhook WHERE at_ms < ?1", [before])?;
+        transaction.execute("DELETE FROM meter_error WHERE at_ms < ?1", [before])?;
+        Ok(open)
+    }
+
+    /// Keeps what a meter did not count; a report that is known changes nothing.
+    pub fn note_meter_errors(
+        &mut self,
+        event: &str,
+        meter_id: &str,
+        report: &ErrorReport,
+        now_ms: i64,
+    ) -> Result<(), LedgerError> {
+        for kind in report.reason.error_types.iter().take(LIST_MAX) {
+            let samples = kind.sample_errors.iter().take(LIST_MAX);
+            let identifiers: Vec<String> = samples.map(|s| short(&s.request.identifier)).collect();
+            let message = kind.sample_errors.first().map(|s| s.error_message.as_str());
+            self.transaction
+                .prepare_cached(
+                    "INSERT INTO meter_error
+                       (event, code, meter_id, at_ms, count, message, identifiers)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![
+                    event,
+                    short(&kind.code),
+                    meter_id,
+                    now_ms,
+                    kind.error_count,
+                    short(message.unwrap_or_default()),
+                    serde_json::Value::from(identifiers).to_string(),
+                ])?;
+        }
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use std::cell::{RefCell, RefMut};
 pub(crate) use dialect::{SHARD, of_shard};
 pub use error::Error;
 pub use row::Row;
-pub use session::Session;
+pub use session::{BEGIN, Session};
 pub(crate) use value::params;
 pub use value::{Param, Params, storable};
 
@@ -73,7 +73,7 @@ impl Connection {
     pub fn transaction(&self) -> Result<Transaction<'_>> {
         match self {
             Self::Sqlite(_) => self.execute_batch("BEGIN IMMEDIATE")?,
-            Self::Postgres(session) => session.borrow_mut().begin("BEGIN").map(|_| ())?,
+            Self::Postgres(session) => session.borrow_mut().begin(BEGIN).map(|_| ())?,
         }
         Ok(self.begun())
     }

@@ -48,6 +48,34 @@ const SETTINGS: &str = "SET idle_in_transaction_session_timeout = '10s';
     SET tcp_user_timeout = '30s';
     SET client_min_messages = warning;";
 
+/// How a transaction begins that writes, whatever the role or the database has as its
+/// default: each statement sees what was committed before it. One that waited for its
+/// shard's row must not go on with what it saw before it waited.
+pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// What the URL may say beside where the server is, as `sqlx` has it; any setting of the
+/// server's is said by `options[name]`, too.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 /// A connection, and what drives it.
 pub struct Session {
     /// Runs on the caller's thread, while that waits.
@@ -112,6 +140,7 @@ impl Session {
     /// # Errors
     /// What is wrong with the URL, without it.
     pub fn new(url: &str) -> anyhow::Result<Self> {
+        check_parameters(url)?;
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| anyhow::anyhow!("the URL of postgres is none: {error}"))?;
         Ok(Self {
@@ -267,6 +296,43 @@ impl Session {
     }
 }
 
+/// Refuses what `sqlx` does not know: it would say so in the log with the value, which may
+/// be a password under a name that is misspelt.
+fn check_parameters(url: &str) -> anyhow::Result<()> {
+    let schemes = ["postgres://", "postgresql://"];
+    anyhow::ensure!(
+        schemes.iter().any(|scheme| url.starts_with(scheme)),
+        "the URL of postgres must begin with postgres:// or postgresql://"
+    );
+    let url = url.split_once('#').map_or(url, |(before, _)| before);
+    let Some((_, query)) = url.split_once('?') else {
+        return Ok(());
+    };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let name = name.replace("%5B", "[").replace("%5D", "]");
+        let option = name.strip_prefix("options[");
+        if PARAMETERS.contains(&&*name) || option.is_some_and(|o| o.ends_with(']')) {
+            continue;
+        }
+        // Behind a password with a question mark it is none: what is behind is not shown.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let is_shown = !name.is_empty() && name.chars().all(is_name) && !query.contains('@');
+        match is_shown {
+            true => anyhow::bail!(
+                "the URL of postgres has a parameter that is not known: {name}; known are {} \
+                 and options[...]",
+                PARAMETERS.join(", ")
+            ),
+            false => anyhow::bail!(
+                "the URL of postgres has a parameter that is not known; a question mark in a \
+                 user or password is written %3F"
+            ),
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         let connection = self.connection.take();
@@ -297,5 +363,56 @@ fn wait<T: Send>(runtime: &Runtime, future: impl Future<Output = T> + Send) -> T
             )
         }
         Ok(_) => tokio::task::block_in_place(|| runtime.block_on(future)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_are_not_known_are_refused_without_their_values() {
+        let check = |query: &str, shown: Option<&str>| {
+            let error = Session::new(&format!("postgres://weir@db/x{query}"));
+            let said = format!("{:#}", error.err().expect(query));
+            assert!(!said.contains("sesame"), "{said}");
+            assert!(said.contains("parameter that is not known"), "{said}");
+            let name = shown.map(|name| said.contains(&format!("known: {name};")));
+            assert!(name.unwrap_or(said.contains("%3F")), "{said}");
+        };
+        check("?passwrd=sesame", Some("passwrd"));
+        check("?sslmode=require&passwrd=sesame#x", Some("passwrd"));
+        check("?channel_binding=require", Some("channel_binding"));
+        check("?=sesame", None);
+        check("?ssl%6Dode=sesame", None);
+        check("?options[sesame=x", None);
+        // A password with a question mark.
+        check("?sesame@db/x", None);
+        check("?sesame=x@db/x", None);
+    }
+
+    #[test]
+    fn all_parameters_that_are_known_are_taken() {
+        for name in PARAMETERS {
+            let value = match name {
+                "port" | "statement-cache-capacity" => "7",
+                "sslmode" | "ssl-mode" => "require",
+                "hostaddr" => "127.0.0.1",
+                _ => "x",
+            };
+            let url = format!("postgres://weir@db/x?&{name}={value}#x?y=z");
+            assert!(Session::new(&url).is_ok(), "{name}");
+        }
+        for url in ["mysql://weir:hush@db/x", "weir:hush", "postgres:/hush"] {
+            let error = Session::new(url).err().unwrap().to_string();
+            assert!(
+                error.contains("postgres://") && !error.contains("hush"),
+                "{error}"
+            );
+        }
+        for query in ["", "?", "?options[a]=b&options%5Bc%5D=d"] {
+            let url = format!("postgres://weir:a@db/x{query}");
+            assert!(Session::new(&url).is_ok(), "{query}");
+        }
     }
 }

@@ -51,7 +51,7 @@ macro_rules! body_of_tests {
 pub(super) use body_of_tests;
 
 /// Nothing takes longer.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 pub(super) fn shard(number: u16) -> Shard {
     Shard::new(number).unwrap()
@@ -291,7 +291,7 @@ pub(super) async fn waits_and_wakes(place: &dyn Place) {
         let begun = Instant::now();
         assert_eq!(reading.read(10, patience).await, Chunk::default());
         assert!(begun.elapsed() >= patience.saturating_sub(Duration::from_millis(2)));
-        assert!(begun.elapsed() < patience + Duration::from_secs(5));
+        assert!(begun.elapsed() < patience + Duration::from_secs(20));
     }
     let begun = Instant::now();
     let (chunk, appended) = tokio::join!(reading.read(10, LONG), async {
@@ -360,7 +360,11 @@ pub(super) async fn a_read_that_is_given_up_loses_nothing(place: &dyn Place) {
     while found.len() < 1_000 {
         assert!(begun.elapsed() < LONG, "{}", found.len());
         wait_us = (wait_us + 97) % 3_000;
-        let wait = Duration::from_micros(wait_us);
+        // Now and then for as long as a slow one needs.
+        let wait = match wait_us % 10 {
+            0 => Duration::from_millis(100),
+            _ => Duration::from_micros(wait_us),
+        };
         let read = reading.read(60, Duration::from_millis(20));
         if let Ok(chunk) = tokio::time::timeout(wait, read).await {
             found.extend(chunk.events.into_iter().map(|(_, text)| text));

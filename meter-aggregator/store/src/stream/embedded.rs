@@ -13,6 +13,7 @@ use super::{
     AppendError, Batch, Reader, Stream,
     transport::{Chunk, Event, Lane, LaneReader, StreamError, Transport, Waiting},
 };
+use crate::sql;
 
 #[async_trait]
 impl Transport for Stream {
@@ -49,7 +50,7 @@ impl Transport for Stream {
         Ok(vec![Waiting {
             lane: Lane::Whole,
             entries: self.spooled().events(),
-            oldest_ms: None,
+            oldest: None,
         }])
     }
 }
@@ -66,7 +67,7 @@ impl Whole {
     /// Runs `work`, which asks SQLite, off the async threads.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Reader) -> sql::Result<T> + Send + 'static,
     ) -> Result<T, StreamError> {
         let reader = Arc::clone(&self.reader);
         let work = move || work(&reader.lock().unwrap_or_else(PoisonError::into_inner));
@@ -86,7 +87,7 @@ impl LaneReader for Whole {
         self.read = events.last().map_or(read, |(number, _)| *number);
         Ok(Chunk {
             events,
-            lost: Vec::new(),
+            ..Chunk::default()
         })
     }
 

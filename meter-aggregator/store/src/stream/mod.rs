@@ -7,7 +7,6 @@
 mod embedded;
 pub mod kafka;
 mod mark;
-mod quarantine;
 mod reader;
 pub mod redis;
 mod schema;
@@ -28,10 +27,8 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use weir_wire::proto::usage::Witness;
 
-use crate::database::open_database;
+use crate::{database::open_database, sql};
 pub use mark::{Mark, Spooled};
-pub(crate) use quarantine::Claims;
-pub use quarantine::{Held, QuarantineWanted, Quarantined};
 pub use reader::{Noted, Reader};
 pub use transport::{Chunk, Event, Lane, LaneReader, OpenError, StreamError, Transport, Waiting};
 use writer::{Append, Job, Requeue};
@@ -154,9 +151,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Opens or creates the stream in that folder, without a mark.
+    /// Opens or creates the stream in that folder, without a mark, as it is.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        Self::open_marked(folder, Mark::NONE, (0, 0))
+        let path = folder.join("stream.db");
+        let connection = schema::open(&path)?;
+        Self::of(connection, path, Mark::NONE)
     }
 
     /// Opens or creates the stream in that folder; above the mark it takes nothing. Its
@@ -275,7 +274,7 @@ impl Stream {
     /// A reader of its own connection.
     pub fn reader(&self) -> anyhow::Result<Reader> {
         Ok(Reader::new(
-            open_database(&self.path)?,
+            sql::Connection::Sqlite(open_database(&self.path)?),
             self.jobs.clone(),
             Arc::clone(&self.spooled),
         ))

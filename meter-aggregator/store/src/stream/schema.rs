@@ -52,11 +52,6 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// The stream's own id, made with its file.
-pub(super) fn identity(connection: &Connection) -> rusqlite::Result<String> {
-    connection.query_row("SELECT id FROM identity", [], |row| row.get(0))
-}
-
 /// What a row of quarantine takes beside its event and its reason, about.
 pub(super) const ASIDE_ROW_BYTES: usize = 64;
 

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use weir_wire::ids::TenantId;
 
 use super::*;
+use crate::quarantine::Wanted;
 
 fn aside(place: Option<&str>) -> Aside {
     Aside {
@@ -179,9 +180,9 @@ async fn what_leaves_quarantine_goes_to_the_stream_once() {
     };
     stream.append(batch).await.unwrap();
     let reader = stream.reader().unwrap();
-    let all = QuarantineWanted {
+    let all = Wanted {
         limit: 10,
-        ..QuarantineWanted::default()
+        ..Wanted::default()
     };
     let listed = reader.quarantine(&all).unwrap();
     assert_eq!(listed.len(), 3);

@@ -8,7 +8,7 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use weir_meter_core::lease::Shard;
+use weir_meter_core::{lag::Oldest, lease::Shard};
 use weir_wire::ids::TenantId;
 
 use super::AppendError;
@@ -61,8 +61,18 @@ pub struct Chunk {
     /// Several may share one, and none of these is in another chunk.
     pub events: Vec<(i64, String)>,
     /// Entries that were never booked and that the stream has no more: somebody else
-    /// trimmed it. What was in them is lost to it.
+    /// trimmed it. What was in them is lost to it. One text may be of several.
     pub lost: Vec<String>,
+    /// How many these are.
+    pub lost_entries: usize,
+}
+
+impl Chunk {
+    /// So many entries are lost, in words.
+    pub(super) fn lose(&mut self, what: String, entries: usize) {
+        self.lost.push(what);
+        self.lost_entries = self.lost_entries.saturating_add(entries);
+    }
 }
 
 /// What waits in a lane.
@@ -72,9 +82,8 @@ pub struct Waiting {
     pub lane: Lane,
     /// Events, or entries with several events each where the stream counts no further.
     pub entries: u64,
-    /// When the oldest of it was taken, milliseconds of the Unix epoch; where that is
-    /// known, and something waits.
-    pub oldest_ms: Option<i64>,
+    /// When the oldest of it was taken, where something waits.
+    pub oldest: Option<Oldest>,
 }
 
 /// The stream can't be used as it is set up.
@@ -93,7 +102,7 @@ pub enum OpenError {
 }
 
 /// The stream can't be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// It is away, or refuses.
     #[error("the stream can't be read: {0}")]

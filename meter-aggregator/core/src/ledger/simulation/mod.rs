@@ -291,6 +291,17 @@ fn stripe_has_what_was_used() {
     check(0..200);
 }
 
+/// Each of these mutants fails in a world of one of so many seeds.
+#[cfg(not(target_arch = "wasm32"))]
+fn each_is_found<W>(mutants: &[(Mutant, u64)], run: fn(u64, Mutant) -> W) {
+    for (mutant, most) in mutants {
+        let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, *mutant)).is_err();
+        let found = (0..*most).find(fails);
+        println!("{mutant:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{mutant:?} was not found by {most} seeds");
+    }
+}
+
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
     use super::*;
@@ -356,7 +367,7 @@ mod native {
     /// The world tells right from wrong: each of these is found, by so many seeds.
     #[test]
     fn what_is_broken_is_found() {
-        for (mutant, most) in [
+        let mutants = [
             (Mutant::FreshIdentifier, 50),
             (Mutant::AfterADay, 2_000),
             (Mutant::Torn, 50),
@@ -364,11 +375,7 @@ mod native {
             (Mutant::Asleep, 2_000),
             (Mutant::Hasty, 20_000),
             (Mutant::Blind, 20_000),
-        ] {
-            let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, mutant)).is_err();
-            let found = (0..most).find(fails);
-            println!("{mutant:?}: found by seed {found:?}");
-            assert!(found.is_some(), "{mutant:?} was not found by {most} seeds");
-        }
+        ];
+        each_is_found(&mutants, run);
     }
 }

@@ -200,17 +200,21 @@ fn it_goes_on_where_it_was_interrupted_and_nobody_works_on_a_part() {
         let worked: Result<(), LedgerError> =
             to.transaction(Scope::Asked(Shard::of(&tenant(1))), |_| Ok(()));
         assert!(worked.is_err());
+        assert!(!from.is_moved().unwrap(), "a part of it is there");
         if calls > 10 {
             // All is copied, and what compares always begins anew.
             copy(&from, &mut to, |_, _| ()).unwrap();
             break;
         }
     }
+    assert!(from.is_moved().unwrap(), "both may be worked on");
     assert_eq!(to.waiting().unwrap(), 500);
     assert_eq!(
         copy(&from, &mut to, |_, _| ()).unwrap().journal_lines,
         2_500
     );
+    let error = copy(&from, &mut target(), |_, _| ()).unwrap_err();
+    assert!(error.to_string().contains("another database"), "{error}");
     let change = "UPDATE bucket SET total = total + 1 WHERE tenant = 'tenant-3'";
     to.connection.execute_batch(change).unwrap();
     let error = copy(&from, &mut to, |_, _| ()).unwrap_err().to_string();

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use super::{Lock, lock_by};
 use crate::{
     ledger::schema::open_states,
-    sql::{Row, Session},
+    sql::{BEGIN, Row, Session},
 };
 
 /// One step from a form of the tables to the next.
@@ -251,7 +251,7 @@ pub(in crate::ledger) fn prepare_to(
     program: i64,
     migrations: &[Migration],
 ) -> anyhow::Result<()> {
-    session.begin("BEGIN").context("the ledger's postgres")?;
+    session.begin(BEGIN).context("the ledger's postgres")?;
     let prepared = prepare_within(session, program, migrations);
     match prepared {
         Ok(()) => Ok(session.commit()?),

@@ -1,7 +1,10 @@
 //! Quarantine in the ledger.
 
 use super::*;
-use crate::stream::{Aside, QuarantineWanted, Way};
+use crate::{
+    quarantine::Wanted,
+    stream::{Aside, Way},
+};
 
 fn aside(reason: &str, place: Option<&str>, number: u64) -> Aside {
     Aside {
@@ -31,9 +34,9 @@ fn what_is_set_aside_is_held_until_it_goes_back() {
         .set_aside(&batch[..1], None, Way::Http, NOW_MS)
         .unwrap();
     assert_eq!(f.ledger.quarantined().unwrap(), 3);
-    let all = QuarantineWanted {
+    let all = Wanted {
         limit: 9,
-        ..QuarantineWanted::default()
+        ..Wanted::default()
     };
     let found = f.ledger.quarantine(&all).unwrap();
     let reasons: Vec<&str> = found.iter().map(|one| &one.reason[..1]).collect();
@@ -44,12 +47,12 @@ fn what_is_set_aside_is_held_until_it_goes_back() {
         (last.producer.as_deref(), last.way.as_deref(), last.place.as_deref()),
         (Some("edge"), Some("log"), Some("log:7"))
     );
-    let wanted = QuarantineWanted {
+    let wanted = Wanted {
         reason: Some("wrong".into()),
         before: Some(found[0].id),
         limit: 9,
     };
-    let ids = |found: &[crate::stream::Held]| found.iter().map(|one| one.id).collect::<Vec<_>>();
+    let ids = |found: &[crate::quarantine::Held]| found.iter().map(|one| one.id).collect::<Vec<_>>();
     assert_eq!(f.ledger.quarantine(&wanted).unwrap()[0].id, last.id);
     let held = f.ledger.held(None, Some("wrong"), 0, 9).unwrap();
     assert_eq!(ids(&held), [last.id, found[0].id]);

@@ -38,6 +38,8 @@ macro_rules! on {
 
             type Fixture = super::Fixture<$kind>;
 
+            #[path = "accounts.rs"]
+            mod accounts;
             #[path = "aside.rs"]
             mod aside;
             #[path = "billing.rs"]

@@ -2,7 +2,11 @@
 
 use std::{sync::Barrier, thread};
 
-use weir_meter_core::lease::{Lease, Leases as _, Member, Replica, Terms};
+use weir_meter_core::{
+    dunning::{self, Account, Action, Decision, Hold, OnPaymentFailed, OnUncollectible, Seen, Why},
+    lease::{Lease, Leases as _, Member, Replica, Terms},
+    stripe::{Invoice, InvoiceStatus, Notice, What},
+};
 
 use super::{
     super::postgres::schema::{Migration, prepare_to},
@@ -127,6 +131,143 @@ fn who_lost_its_shard_writes_nothing_more() {
     assert_eq!(row.holder.as_deref(), Some("two"));
     let whole = book(&mut f.ledger, Scope::Whole, &[]).unwrap_err();
     assert!(matches!(whole, LedgerError::Database(_)));
+}
+
+/// A decides that a tenant is suspended, and stands still before it says so to the router;
+/// B has the invoice paid; and A goes on.
+#[test]
+fn who_lost_the_first_shard_writes_nothing_of_an_account_and_is_made_good() {
+    let mut f = F::new();
+    let mut other = another(&f);
+    let shard = Shard::new(0).unwrap();
+    let held = |epoch| Scope::Held(Lease { shard, epoch });
+    let policy = dunning::Policy {
+        on_payment_failed: OnPaymentFailed::Suspend,
+        after_attempts: 1.try_into().unwrap(),
+        on_uncollectible: OnUncollectible::Keep,
+    };
+    let invoice = |id: &str, status| Invoice {
+        id: id.into(),
+        customer: None,
+        status: Some(status),
+        attempt_count: 1,
+        period_start: 0,
+        period_end: 1,
+    };
+    let decide = |ledger: &mut Ledger, epoch, why: Why<'_>, seen, now_ms| {
+        ledger.transaction(held(epoch), |c| {
+            let view = dunning::look(c, "acme")?;
+            dunning::decide(c, "acme", &view, why, seen, now_ms)
+        })
+    };
+    let fenced = |done: Result<(), LedgerError>| {
+        assert!(matches!(done, Err(LedgerError::Fenced { .. })), "{done:?}");
+    };
+    // Any replica takes an event.
+    for (n, ledger) in [&mut f.ledger, &mut other].into_iter().enumerate() {
+        let notice = Notice {
+            id: format!("evt_{n}"),
+            kind: "invoice.paid".into(),
+            what: What::Invoice("in_1".into()),
+        };
+        assert!(ledger.take_webhook(&notice, NOW_MS).unwrap());
+    }
+    assert!(claim(&mut f.ledger, shard, 0, "A"));
+    let (due, paid) = (
+        invoice("in_1", InvoiceStatus::Open),
+        invoice("in_1", InvoiceStatus::Paid),
+    );
+    let why = Why::Invoice(&policy, &due);
+    let decided = decide(&mut f.ledger, 1, why, Seen::Active, NOW_MS).unwrap();
+    let Decision::Tell(call) = decided else {
+        panic!("{decided:?}");
+    };
+    assert_eq!(call.action, Action::Suspend);
+    // B finds what A was about to do, and that the router has not heard of it.
+    assert!(claim(&mut other, shard, 1, "B"));
+    let why = Why::Invoice(&policy, &paid);
+    let agreed = decide(&mut other, 2, why, Seen::Active, NOW_MS + 1).unwrap();
+    assert_eq!(agreed, Decision::Agreed(Account::default()));
+    // What A does is for nothing, but that it says what it told the router.
+    let late = Why::Invoice(&policy, &due);
+    fenced(decide(&mut f.ledger, 1, late, Seen::Active, NOW_MS).map(|_| ()));
+    let webhook = f.ledger.next_webhook(NOW_MS).unwrap().unwrap();
+    fenced(
+        f.ledger
+            .transaction(held(1), |c| c.webhook_done(&webhook.id)),
+    );
+    fenced(
+        f.ledger
+            .transaction(held(1), |c| c.webhook_again(&webhook, "x", NOW_MS)),
+    );
+    fenced(
+        f.ledger
+            .transaction(held(1), |c| c.forget_webhooks(i64::MAX).map(|_| ())),
+    );
+    let done = |ledger: &mut Ledger, epoch, call: &dunning::Call, seen| {
+        ledger.transaction(held(epoch), |c| {
+            dunning::done(c, "acme", call, seen, NOW_MS + 2).map(|_| ())
+        })
+    };
+    fenced(done(&mut f.ledger, 1, &call, Seen::Suspended));
+    assert!(f.ledger.billing().unwrap().suspensions.is_empty());
+    f.ledger
+        .transaction(Scope::Asked(shard), |c| {
+            dunning::doubt(c, "acme", call.action, NOW_MS + 2, NOW_MS + 2)
+        })
+        .unwrap();
+    // B looks at once, resumes it, and once more when nothing can come any more.
+    for id in ["evt_0", "evt_1"] {
+        other.transaction(held(2), |c| c.webhook_done(id)).unwrap();
+    }
+    let due = other.next_webhook(NOW_MS + 2).unwrap().unwrap();
+    assert_eq!((due.call(), &*due.about), (Some(Action::Suspend), "acme"));
+    let why = Why::Doubt(Action::Suspend);
+    let decided = decide(&mut other, 2, why, Seen::Suspended, NOW_MS + 2).unwrap();
+    let Decision::Tell(call) = decided else {
+        panic!("{decided:?}");
+    };
+    assert_eq!(
+        (call.action, call.account.hold),
+        (Action::Resume, Hold::Resuming)
+    );
+    done(&mut other, 2, &call, Seen::Active).unwrap();
+    let later_ms = NOW_MS + 10 + dunning::DOUBT_MS;
+    assert_eq!(other.next_webhook(NOW_MS + 1_000).unwrap(), None);
+    let due = other.next_webhook(later_ms).unwrap().unwrap();
+    assert_eq!(due.call(), Some(Action::Suspend));
+    let agreed = decide(&mut other, 2, why, Seen::Active, later_ms).unwrap();
+    assert_eq!(agreed, Decision::Agreed(Account::default()));
+    assert_eq!(other.next_webhook(i64::MAX).unwrap(), None);
+}
+
+/// Whoever waited for its shard's row sees what was committed meanwhile, whatever the
+/// database has as its default.
+#[test]
+fn a_transaction_is_at_read_committed() {
+    let mut f = F::new();
+    let name = "SELECT current_database()";
+    let name: String = f
+        .ledger
+        .connection
+        .query_row(name, [], |row| row.get(0))
+        .unwrap();
+    f.tamper(&format!(
+        "ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"
+    ));
+    f.reopen();
+    let level = |connection: &Connection| -> String {
+        let query = "SELECT current_setting('transaction_isolation')";
+        connection.query_row(query, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(level(&f.ledger.connection), "serializable");
+    let within = f.transaction(|c| Ok::<_, LedgerError>(level(&c.transaction)));
+    assert_eq!(within.unwrap(), "read committed");
+    let transaction = f.ledger.connection.transaction().unwrap();
+    assert_eq!(level(&transaction), "read committed");
+    drop(transaction);
+    let snapshot = f.ledger.connection.snapshot().unwrap();
+    assert_eq!(level(&snapshot), "repeatable read");
 }
 
 #[test]

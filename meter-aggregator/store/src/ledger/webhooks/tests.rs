@@ -1,11 +1,20 @@
 //! Events, accounts and reports in the ledger.
 
+use weir_meter_core::lease::Scope;
+
 use super::*;
 
 fn ledger() -> (tempfile::TempDir, Ledger) {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path()).unwrap();
     (folder, ledger)
+}
+
+fn change<T>(
+    ledger: &mut Ledger,
+    work: impl FnOnce(&mut Change<'_>) -> Result<T, LedgerError>,
+) -> T {
+    ledger.transaction(Scope::Whole, work).unwrap()
 }
 
 fn notice(id: &str, what: What) -> Notice {
@@ -36,12 +45,12 @@ fn an_event_is_dealt_with_once_and_again_where_it_fails() {
         (first.id.as_str(), first.about.as_str(), first.tries),
         ("evt_1", "in_1", 0)
     );
-    ledger
-        .webhook_again(&first, "Stripe is away", 5_000)
-        .unwrap();
+    change(&mut ledger, |c| {
+        c.webhook_again(&first, "Stripe is away", 5_000)
+    });
     let next = ledger.next_webhook(5_999).unwrap().unwrap();
     assert_eq!(next.id, "evt_2");
-    ledger.webhook_done("evt_2").unwrap();
+    change(&mut ledger, |c| c.webhook_done("evt_2"));
     assert_eq!(ledger.next_webhook(5_999).unwrap(), None);
     let billing = ledger.billing().unwrap();
     assert_eq!(
@@ -53,45 +62,16 @@ fn an_event_is_dealt_with_once_and_again_where_it_fails() {
     // A pause doubles, up to its bound.
     let mut late = again;
     late.tries = 4_000;
-    ledger.webhook_again(&late, "x", 0).unwrap();
+    change(&mut ledger, |c| c.webhook_again(&late, "x", 0));
     assert_eq!(ledger.next_webhook(PAUSE_MAX_MS - 1).unwrap(), None);
     assert!(ledger.next_webhook(PAUSE_MAX_MS).unwrap().is_some());
     // A known event stays done until it is forgotten.
     assert!(!ledger.take_webhook(&paid("evt_2"), 9_000).unwrap());
-    assert_eq!(ledger.forget_webhooks(IDLE_MAX_MS + 1_001).unwrap(), 1);
-    assert_eq!(ledger.forget_webhooks(IDLE_MAX_MS + 9_000).unwrap(), 0);
+    for (now_ms, open) in [(IDLE_MAX_MS + 1_001, 1), (IDLE_MAX_MS + 9_000, 0)] {
+        let found = change(&mut ledger, |c| c.forget_webhooks(now_ms));
+        assert_eq!(found, open);
+    }
     assert!(ledger.take_webhook(&paid("evt_2"), 9_000).unwrap());
-}
-
-#[test]
-fn an_account_is_kept_while_it_says_something() {
-    let (_folder, mut ledger) = ledger();
-    assert_eq!(ledger.account("acme").unwrap(), Account::default());
-    let mut account = Account {
-        hold: Hold::Suspending,
-        due: ["in_2", "in_1"].map(str::to_owned).into(),
-    };
-    ledger.set_account("acme", &account, Some("no"), 5).unwrap();
-    ledger.set_account("acme", &account, None, 6).unwrap();
-    assert_eq!(ledger.account("acme").unwrap(), account);
-    assert_eq!(ledger.account("solo").unwrap(), Account::default());
-    account.hold = Hold::Ours;
-    account.due.remove("in_1");
-    ledger.set_account("acme", &account, None, 7).unwrap();
-    ledger.set_account("acme", &account, None, 8).unwrap();
-    let listed = ledger.billing().unwrap().suspensions;
-    let wanted = Suspension {
-        tenant: "acme".to_owned(),
-        hold: "ours".to_owned(),
-        at_ms: 7,
-        invoices: vec!["in_2".to_owned()],
-        problem: None,
-    };
-    assert_eq!(listed, [wanted]);
-    ledger
-        .set_account("acme", &Account::default(), None, 9)
-        .unwrap();
-    assert!(ledger.billing().unwrap().suspensions.is_empty());
 }
 
 #[test]
@@ -105,9 +85,9 @@ fn a_report_is_kept_once() {
     }))
     .unwrap();
     for now_ms in [1, 2] {
-        ledger
-            .note_meter_errors("evt_1", "mtr_1", &report, now_ms)
-            .unwrap();
+        change(&mut ledger, |c| {
+            c.note_meter_errors("evt_1", "mtr_1", &report, now_ms)
+        });
     }
     let found = ledger.billing().unwrap().meter_errors;
     assert_eq!(found.len(), 1);

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use rdkafka::{
     ClientConfig, ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext,
-    error::KafkaError,
+    error::KafkaError, types::RDKafkaErrorCode,
 };
 
 /// Where Kafka is.
@@ -12,7 +12,7 @@ use rdkafka::{
 pub struct KafkaSettings {
     /// Brokers, as `host:port,host:port`.
     pub bootstrap_servers: String,
-    /// The topic, which has 16 partitions, one for each shard of the tenants;
+    /// The topic, whose first 16 partitions are one for each shard of the tenants;
     /// `weir-usage` in most places.
     ///
     /// A user needs Read, Write, Describe and DescribeConfigs on it, Read on the group
@@ -25,6 +25,9 @@ pub struct KafkaSettings {
     pub tls: Option<KafkaTls>,
     /// Who we are, by name and password.
     pub sasl: Option<KafkaSasl>,
+    /// The id of the ledger that books what is here; empty where that is not checked. A
+    /// topic is one ledger's: a second would bill all again.
+    pub ledger: String,
     /// How long it may take until an event is durable, and until Kafka answers; some
     /// seconds.
     pub timeout: Duration,
@@ -105,6 +108,7 @@ impl fmt::Debug for KafkaSettings {
             .field("create_replication", &self.create_replication)
             .field("tls", &self.tls)
             .field("sasl", &self.sasl)
+            .field("ledger", &self.ledger)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -120,6 +124,7 @@ impl KafkaSettings {
             create_replication: None,
             tls: None,
             sasl: None,
+            ledger: String::new(),
             timeout: Duration::from_secs(10),
         }
     }
@@ -228,6 +233,10 @@ impl ClientContext for Log {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // That a partition has an end is asked for, and is no failure.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         tracing::warn!(target: "librdkafka", %error, "{reason}");
     }
 }

@@ -4,17 +4,19 @@
 //! partition is booked is told by the ledger, which keeps the offset in the transaction
 //! that books; Kafka keeps nothing of that. What is booked goes when the topic's retention
 //! says so, and what is not booked by then is lost and told.
+//!
+//! A topic is one ledger's: each message says whose it is, and what is another's is booked
+//! by nobody else.
 
 mod client;
+mod owner;
 mod reader;
+mod seen;
 mod topic;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use async_trait::async_trait;
@@ -22,30 +24,25 @@ use futures_util::{FutureExt as _, future::join_all};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
-    message::{Header, OwnedHeaders},
+    message::OwnedHeaders,
     producer::{FutureProducer, FutureRecord, future_producer::DeliveryFuture},
     types::RDKafkaErrorCode,
 };
 use tokio::sync::OnceCell;
 use weir_meter_core::lease::Shard;
+use weir_process::now_ms;
 
 pub use self::client::{KafkaMechanism, KafkaSasl, KafkaSettings, KafkaTls};
 use self::{
     client::Log,
-    reader::{Position, Reader},
+    reader::Reader,
+    seen::{Seen, UNKNOWN},
 };
 use super::{
     AppendError,
     seldom::Seldom,
     transport::{Event, Lane, LaneReader, OpenError, StreamError, Transport, Waiting},
 };
-
-/// What a message is.
-/// <https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md>
-const CONTENT_TYPE: &str = "application/cloudevents+json";
-
-/// Nothing is known of a lane's position.
-const UNKNOWN: i64 = -1;
 
 /// The topic in Kafka.
 pub struct KafkaStream {
@@ -54,7 +51,7 @@ pub struct KafkaStream {
     producer: Mutex<Option<FutureProducer<Log>>>,
     /// Asks what is there.
     looker: Arc<BaseConsumer<Log>>,
-    positions: Vec<Position>,
+    lanes: Vec<Arc<Seen>>,
     /// The topic was looked at, and is fit.
     is_fit: OnceCell<()>,
     /// About what fails.
@@ -87,9 +84,7 @@ impl KafkaStream {
         Ok(Self {
             producer: Mutex::new(Some(producer)),
             looker: Arc::new(looker),
-            positions: Shard::all()
-                .map(|_| Arc::new(AtomicI64::new(UNKNOWN)))
-                .collect(),
+            lanes: Shard::all().map(|_| Arc::default()).collect(),
             is_fit: OnceCell::new(),
             said: Seldom::default(),
             settings,
@@ -117,23 +112,28 @@ impl KafkaStream {
     }
 
     async fn look(&self) -> Result<(), OpenError> {
+        let dead = |error: tokio::task::JoinError| OpenError::Unavailable(error.to_string());
         let looks = || {
             let (looker, settings) = (Arc::clone(&self.looker), Arc::clone(&self.settings));
             let look = move || {
                 topic::look(&looker, &settings.topic, settings.timeout)
                     .map_err(|error| OpenError::Unavailable(settings.said(&error)))
             };
-            let dead = |error: tokio::task::JoinError| OpenError::Unavailable(error.to_string());
             let looked = tokio::task::spawn_blocking(look);
             async move { looked.await.map_err(dead)? }.boxed()
         };
-        let check = || topic::check(&self.settings, looks);
+        let check = || async {
+            topic::check(&self.settings, looks).await?;
+            let settings = Arc::clone(&self.settings);
+            let looked = tokio::task::spawn_blocking(move || owner::look(&settings)).await;
+            looked.map_err(dead)?
+        };
         self.is_fit.get_or_try_init(check).await.copied()
     }
 
-    fn position(&self, shard: Shard) -> Position {
-        let position = self.positions.get(usize::from(shard.number()));
-        position.cloned().unwrap_or_default()
+    fn seen(&self, shard: Shard) -> Arc<Seen> {
+        let seen = self.lanes.get(usize::from(shard.number()));
+        seen.cloned().unwrap_or_default()
     }
 
     /// The producer; a new one where the last can't go on.
@@ -151,10 +151,7 @@ impl KafkaStream {
     /// Hands events to the producer; gives what to wait for.
     fn enqueue(&self, events: &[Event]) -> Result<Vec<DeliveryFuture>, KafkaError> {
         let producer = self.producer()?;
-        let headers = OwnedHeaders::new_with_capacity(1).insert(Header {
-            key: "content-type",
-            value: Some(CONTENT_TYPE),
-        });
+        let headers = owner::headers(&self.settings);
         let record = |event| record(&self.settings.topic, event, headers.clone());
         let sent = events.iter().map(record).map(|record| {
             let sent = producer.send_result(record);
@@ -258,7 +255,7 @@ impl Transport for KafkaStream {
         let fit = self.fit().await;
         fit.map_err(|error| StreamError::Unavailable(error.to_string()))?;
         let settings = Arc::clone(&self.settings);
-        let reader = Reader::begin(settings, shard, after, self.position(shard)).await?;
+        let reader = Reader::begin(settings, shard, after, self.seen(shard)).await?;
         Ok(Box::new(reader))
     }
 
@@ -268,26 +265,28 @@ impl Transport for KafkaStream {
 
     fn note_booked(&self, lane: Lane, number: i64) {
         if let Lane::Of(shard) = lane {
-            self.position(shard).store(number, Relaxed);
+            self.seen(shard).position.store(number, Relaxed);
         }
     }
 
     async fn waiting(&self) -> Result<Vec<Waiting>, StreamError> {
         let known: Vec<_> = Shard::all()
-            .map(|shard| (shard, self.position(shard).load(Relaxed)))
-            .filter(|(_, position)| *position != UNKNOWN)
+            .map(|shard| (shard, self.seen(shard)))
+            .filter(|(_, seen)| seen.position.load(Relaxed) != UNKNOWN)
             .collect();
         let (looker, settings) = (Arc::clone(&self.looker), Arc::clone(&self.settings));
         let ask = move || {
-            let waits = known.into_iter().map(|(shard, position)| {
+            let waits = known.into_iter().map(|(shard, seen)| {
                 let partition = i32::from(shard.number());
+                // Before it is asked what there is: later it is booked further at the most.
+                let (now_ms, position) = (now_ms(), seen.position.load(Relaxed));
                 let marks = looker.fetch_watermarks(&settings.topic, partition, settings.timeout);
                 let (low, high) = marks.map_err(|error| settings.said(&error))?;
-                let waiting = high.saturating_sub(position.max(low));
+                let booked = position.max(low);
                 Ok(Waiting {
                     lane: Lane::Of(shard),
-                    entries: u64::try_from(waiting).unwrap_or(0),
-                    oldest_ms: None,
+                    entries: u64::try_from(high.saturating_sub(booked)).unwrap_or(0),
+                    oldest: seen.oldest(now_ms, booked, high),
                 })
             });
             waits.collect::<Result<Vec<_>, String>>()

@@ -5,10 +5,7 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -21,30 +18,35 @@ use rdkafka::{
 };
 use weir_meter_core::lease::Shard;
 
-use super::client::{KafkaSettings, Log};
+use super::{
+    client::{KafkaSettings, Log},
+    owner,
+    seen::Seen,
+};
 use crate::stream::transport::{Chunk, LaneReader, StreamError};
 
 /// From so many bytes on a chunk takes no more.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Of another topic of that name, what is no older is read: the ledger knows it for longer
-/// where it was booked, and books it once.
-const AGAIN_MS: i64 = 30 * 24 * 3_600 * 1_000;
-
-/// What a lane's ledger has, as far as it was told here; none below 0.
-pub(super) type Position = Arc<AtomicI64>;
+/// Of another topic of that name, what came to it no longer ago is read: the ledger knows
+/// it where it was booked, and books it once. It knows a request for 40 days by its id's day,
+/// and an id may be 35 days old when its event comes; a day is for clocks. What came before
+/// could be billed twice, and is not read: where it was not booked, it is lost. Four days.
+const AGAIN_MS: i64 = 4 * 24 * 3_600 * 1_000;
 
 pub(super) struct Reader {
     /// `None` when it is dropped.
     consumer: Option<StreamConsumer<Log>>,
     settings: Arc<KafkaSettings>,
     partition: i32,
+    /// The number that the ledger has.
+    after: i64,
     /// The offset of the next event.
     next: i64,
-    position: Position,
-    /// Found at the beginning, and not told yet.
-    lost: Vec<String>,
-    /// What came behind events that were handed out.
+    seen: Arc<Seen>,
+    /// What is missing before the first event, and was not told yet.
+    hole: Option<Range<i64>>,
+    /// It reads no further.
     failed: Option<StreamError>,
 }
 
@@ -53,11 +55,11 @@ impl Reader {
         settings: Arc<KafkaSettings>,
         shard: Shard,
         after: i64,
-        position: Position,
+        seen: Arc<Seen>,
     ) -> Result<Self, StreamError> {
         // It asks, and waits for the answer.
         let begun = tokio::task::spawn_blocking(move || {
-            Self::assigned(Arc::clone(&settings), shard, after, position)
+            Self::assigned(Arc::clone(&settings), shard, after, seen)
                 .map_err(|error| StreamError::Unavailable(settings.said(&error)))
         });
         let dead = |error: tokio::task::JoinError| StreamError::Unavailable(error.to_string());
@@ -68,7 +70,7 @@ impl Reader {
         settings: Arc<KafkaSettings>,
         shard: Shard,
         after: i64,
-        position: Position,
+        seen: Arc<Seen>,
     ) -> Result<Self, KafkaError> {
         let config = settings.consumer();
         let consumer: StreamConsumer<Log> = config.create_with_context(Log)?;
@@ -84,23 +86,26 @@ impl Reader {
                     after,
                     high,
                     next,
+                    low,
                     "the ledger has more of a partition than Kafka: the topic is another one, \
-                     or lost its end; what came to it lately is read"
+                     or lost its end; what came to it in the last four days is read from the \
+                     offset next on, and what came before is not: it may have been billed"
                 );
                 (next, None)
             }
         };
-        let lost = hole.map(|hole| told(topic, partition, &hole));
+        let hole = hole.and_then(|hole| seen.untold(after, hole));
         let mut assigned = TopicPartitionList::new();
         assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
         consumer.assign(&assigned)?;
-        position.store(next, Relaxed);
+        seen.position.store(next, Relaxed);
         Ok(Self {
             consumer: Some(consumer),
             partition,
+            after,
             next,
-            position,
-            lost: lost.into_iter().collect(),
+            seen,
+            hole,
             failed: None,
             settings,
         })
@@ -155,14 +160,15 @@ fn text_of(message: &impl Message) -> String {
 #[async_trait]
 impl LaneReader for Reader {
     async fn read(&mut self, limit: usize, patience: Duration) -> Result<Chunk, StreamError> {
-        if let Some(failed) = self.failed.take() {
-            return Err(failed);
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
         }
         let mut chunk = Chunk::default();
-        let (mut bytes, mut next, mut failed) = (0_usize, self.next, None);
+        let (mut bytes, mut next, mut holes) = (0_usize, self.next, Vec::new());
+        let mut failed = None;
         let consumer = self.consumer()?;
         // Only the first is waited for: who gives a read up takes no event with it.
-        let mut message = match self.lost.is_empty() {
+        let mut message = match self.hole.is_none() {
             true => tokio::time::timeout(patience, consumer.recv()).await.ok(),
             false => consumer.recv().now_or_never(),
         };
@@ -174,11 +180,13 @@ impl LaneReader for Reader {
                     break;
                 }
             };
-            let offset = received.offset();
-            let (topic, partition) = (&self.settings.topic, self.partition);
-            let text = text_of(&received);
+            if let Some(why) = owner::objection(&received, &self.settings) {
+                failed = Some(StreamError::Unavailable(why));
+                break;
+            }
+            let (offset, text) = (received.offset(), text_of(&received));
             if offset > next {
-                chunk.lost.push(told(topic, partition, &(next..offset)));
+                holes.extend(self.seen.untold(self.after, next..offset));
             }
             next = offset.saturating_add(1);
             bytes = bytes.saturating_add(text.len());
@@ -189,18 +197,25 @@ impl LaneReader for Reader {
             message = consumer.recv().now_or_never();
         }
         self.next = next;
-        chunk.lost.splice(0..0, self.lost.drain(..));
-        match failed {
-            Some(failed) if chunk == Chunk::default() => Err(failed),
-            failed => {
-                self.failed = failed;
-                Ok(chunk)
-            }
+        self.failed = failed;
+        let holes: Vec<_> = self.hole.take().into_iter().chain(holes).collect();
+        for hole in &holes {
+            let size = hole.end.saturating_sub(hole.start);
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            chunk.lose(told(&self.settings.topic, self.partition, hole), size);
+        }
+        if let Some(last) = holes.last() {
+            self.seen.tell(self.after, last.end);
+        }
+        match &self.failed {
+            Some(failed) if chunk == Chunk::default() => Err(failed.clone()),
+            _ => Ok(chunk),
         }
     }
 
     async fn booked(&mut self) -> Result<(), StreamError> {
-        self.position.store(self.next, Relaxed);
+        self.after = self.next;
+        self.seen.position.store(self.next, Relaxed);
         Ok(())
     }
 }

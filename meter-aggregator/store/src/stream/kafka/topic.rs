@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long its configuration is waited for: it is good to know, no more.
 const DESCRIBE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 
+/// From that retention on nothing is said of it.
+const DAY_MS: i64 = 86_400_000;
+
 /// What the brokers say of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Topic {
@@ -57,10 +60,20 @@ pub(super) fn look(
     }))
 }
 
-/// Says what is wrong with a topic, and how it is to be.
-pub(super) fn judge(name: &str, found: Option<&Topic>) -> Result<(), OpenError> {
+/// Says what is wrong with a topic, and how it is to be. One that somebody made larger goes
+/// on, for Kafka makes none smaller: it gives what there is to say of it.
+pub(super) fn judge(name: &str, found: Option<&Topic>) -> Result<Option<String>, OpenError> {
+    let shards = usize::from(SHARDS);
     let found = match found {
-        Some(topic) if topic.partitions == usize::from(SHARDS) => return Ok(()),
+        Some(topic) if topic.partitions == shards => return Ok(None),
+        Some(topic) if topic.partitions > shards => {
+            return Ok(Some(format!(
+                "the topic {name} has {} partitions, and {SHARDS} are used, one for each shard \
+                 of the tenants: what others than aggregators write to the rest is not read, \
+                 and what they write to the first {SHARDS} by a count of {} goes to quarantine",
+                topic.partitions, topic.partitions
+            )));
+        }
         Some(topic) => format!("has {} partitions", topic.partitions),
         None => "is missing".to_owned(),
     };
@@ -89,6 +102,24 @@ pub(super) fn judge_config(
         .get("min.insync.replicas")
         .and_then(|n| n.parse().ok());
     let mut doubts = Vec::new();
+    let retention_ms = config.get("retention.ms").and_then(|ms| ms.parse().ok());
+    // -1 is for ever.
+    if let Some(ms @ 0..DAY_MS) = retention_ms {
+        doubts.push(format!(
+            "the topic {name} has retention.ms={ms}: events that wait for longer are lost, and \
+             that is less than a day"
+        ));
+    }
+    if config
+        .get("unclean.leader.election.enable")
+        .map(String::as_str)
+        == Some("true")
+    {
+        doubts.push(format!(
+            "the topic {name} has unclean.leader.election.enable=true: a broker that missed \
+             what is acknowledged may lead, and that is lost then"
+        ));
+    }
     if replication < 2 {
         doubts.push(format!(
             "the topic {name} is on one broker alone: what is acknowledged is lost with it"
@@ -117,7 +148,9 @@ pub(super) async fn check(
             found = looks().await?;
         }
     }
-    judge(name, found.as_ref())?;
+    if let Some(doubt) = judge(name, found.as_ref())? {
+        tracing::warn!("{doubt}");
+    }
     let replication = found.map_or(0, |topic| topic.replication);
     let config = describe(settings).await.unwrap_or_else(|error| {
         tracing::warn!(
@@ -197,9 +230,10 @@ mod tests {
                 partitions,
                 replication,
             });
-            let error = judge("usage", topic.as_ref()).err().map(|e| e.to_string());
+            let judged = judge("usage", topic.as_ref());
+            let error = judged.as_ref().err().map(ToString::to_string);
             match (expected, error) {
-                (None, None) => {}
+                (None, None) => assert_eq!(judged, Ok(None)),
                 (Some(part), Some(error)) => {
                     assert!(error.contains(part), "{error}");
                     assert!(error.contains("--topic usage --partitions 16"), "{error}");
@@ -209,8 +243,18 @@ mod tests {
         };
         check(Some(16), None);
         check(Some(1), Some("usage has 1 partitions"));
-        check(Some(17), Some("has 17 partitions"));
+        check(Some(15), Some("has 15 partitions"));
         check(None, Some("usage is missing"));
+    }
+
+    #[test]
+    fn a_topic_that_grew_is_taken_and_said() {
+        let topic = Topic {
+            partitions: 24,
+            replication: 3,
+        };
+        let doubt = judge("usage", Some(&topic)).unwrap().unwrap();
+        assert!(doubt.contains("usage has 24 partitions"), "{doubt}");
     }
 
     #[test]
@@ -236,5 +280,23 @@ mod tests {
         check(3, "compact", "2", Err(()));
         check(3, "delete, compact", "2", Err(()));
         assert_eq!(judge_config("usage", 3, &BTreeMap::new()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_may_be_lost_of_a_topic_is_said() {
+        let check = |name: &str, value: &str, expected: Option<&str>| {
+            let config = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let doubts = judge_config("usage", 3, &config).unwrap();
+            assert_eq!(doubts.len(), usize::from(expected.is_some()), "{doubts:?}");
+            let said = doubts.concat();
+            assert!(said.contains(expected.unwrap_or_default()), "{said}");
+        };
+        check("retention.ms", "604800000", None);
+        check("retention.ms", "86400000", None);
+        check("retention.ms", "-1", None);
+        check("retention.ms", "86399999", Some("retention.ms=86399999"));
+        let unclean = "unclean.leader.election.enable";
+        check(unclean, "false", None);
+        check(unclean, "true", Some("unclean.leader.election.enable=true"));
     }
 }

@@ -57,6 +57,15 @@ pub(super) async fn check(on: &Connection, allow_volatile: bool) -> Result<(), O
     Ok(())
 }
 
+/// What a server that takes another's place may miss, where nobody waits until it has it.
+pub(super) fn missed(fails_over: bool, replicas: u32) -> Option<&'static str> {
+    (fails_over && replicas == 0).then_some(
+        "stream.redis.replicas is 0: where a replica takes a master's place, acknowledged \
+         events that it was not sent yet are lost; with 1 an event is acknowledged once a \
+         replica has it",
+    )
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
     Good,

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError,
-    RedisResult, TlsMode, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode, Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
-    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+    sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType},
 };
 use tokio::sync::Mutex;
 
-use super::{RedisSettings, wait::BLOCK_MAX};
+use super::{RedisSettings, tls, wait::BLOCK_MAX};
 use crate::stream::transport::OpenError;
 
 /// Any kind of connection. Clones share it, and concurrent calls of theirs go over it in
@@ -82,15 +82,18 @@ impl Endpoint {
         let url = settings.url.trim();
         let sentinels = ["redis+sentinel://", "rediss+sentinel://"];
         let sentinels = sentinels.iter().find_map(|scheme| url.strip_prefix(scheme));
+        let files = settings.tls.as_ref().map(tls::certificates).transpose()?;
         match (sentinels, settings.cluster) {
             (Some(_), true) => Err(wrong("sentinels are none of a cluster")),
-            (Some(rest), false) => sentinel(rest, url.starts_with("rediss")),
-            (None, true) => cluster(url, settings.timeout),
-            (None, false) => {
-                let client = Client::open(url).map_err(|error| wrong_url(&error))?;
-                Ok(Self::Single(Box::new(client)))
-            }
+            (Some(rest), false) => sentinel(rest, url.starts_with("rediss"), files),
+            (None, true) => cluster(url, settings.timeout, files.as_ref()),
+            (None, false) => single(url, files),
         }
+    }
+
+    /// Whether another server may take the place of the one that has a shard.
+    pub(super) const fn fails_over(&self) -> bool {
+        !matches!(self, Self::Single(_))
     }
 
     /// For calls that are answered at once.
@@ -127,10 +130,39 @@ impl Endpoint {
     }
 }
 
-fn cluster(urls: &str, timeout: Duration) -> Result<Endpoint, OpenError> {
+/// A URL, which is one of TLS where files for that are there.
+fn parsed(url: &str, files: Option<&TlsCertificates>) -> Result<ConnectionInfo, OpenError> {
+    let info = url.into_connection_info();
+    let info = info.map_err(|error| wrong_url(&error))?;
+    if files.is_some() {
+        tls::check_url(&info)?;
+    }
+    Ok(info)
+}
+
+fn single(url: &str, files: Option<TlsCertificates>) -> Result<Endpoint, OpenError> {
+    let info = parsed(url, files.as_ref())?;
+    let client = match files {
+        Some(files) => Client::build_with_tls(info, files),
+        None => Client::open(info),
+    };
+    let client = client.map_err(|error| wrong_url(&error))?;
+    Ok(Endpoint::Single(Box::new(client)))
+}
+
+fn cluster(
+    urls: &str,
+    timeout: Duration,
+    files: Option<&TlsCertificates>,
+) -> Result<Endpoint, OpenError> {
+    let nodes = urls.split(',').map(|url| parsed(url.trim(), files));
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let client = |longer: Duration| {
-        let nodes = urls.split(',').map(str::trim);
-        ClusterClientBuilder::new(nodes)
+        let mut client = ClusterClientBuilder::new(nodes.clone());
+        if let Some(files) = files {
+            client = client.certs(files.clone());
+        }
+        client
             .connection_timeout(timeout)
             .response_timeout(timeout.saturating_add(longer))
             .overall_response_timeout(None)
@@ -147,7 +179,11 @@ fn cluster(urls: &str, timeout: Duration) -> Result<Endpoint, OpenError> {
 
 /// `[user:password@]host:port,host:port/master[/db][?sentinel=user:password]`; who is told
 /// behind the question mark is the user of the sentinels.
-fn sentinel(rest: &str, has_tls: bool) -> Result<Endpoint, OpenError> {
+fn sentinel(
+    rest: &str,
+    has_tls: bool,
+    files: Option<TlsCertificates>,
+) -> Result<Endpoint, OpenError> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let user_of_sentinels = match query.split_once('=') {
         Some(("sentinel", user)) => format!("{user}@"),
@@ -175,9 +211,7 @@ fn sentinel(rest: &str, has_tls: bool) -> Result<Endpoint, OpenError> {
             Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
             _ => format!("{host}:26379"),
         };
-        format!("{scheme}://{user}{host}/{db}")
-            .into_connection_info()
-            .map_err(|error| wrong_url(&error))
+        parsed(&format!("{scheme}://{user}{host}/{db}"), files.as_ref())
     };
     let sentinels = hosts
         .split(',')
@@ -185,12 +219,36 @@ fn sentinel(rest: &str, has_tls: bool) -> Result<Endpoint, OpenError> {
         .collect::<Result<Vec<_>, _>>()?;
     // Read as a URL for its user and database; the sentinels say where it is.
     let of_master = url(&user, "master", db)?;
-    let mut info = SentinelNodeConnectionInfo::default()
-        .set_redis_connection_info(of_master.redis_settings().clone());
-    if has_tls {
-        info = info.set_tls_mode(TlsMode::Secure);
-    }
-    SentinelClient::build(sentinels, master, Some(info), SentinelServerType::Master)
+    let of_master = of_master.redis_settings();
+    let of_sentinels = sentinels.first().map(ConnectionInfo::redis_settings);
+    let addresses = sentinels.iter().map(|info| info.addr().clone());
+    let build = || {
+        let kind = SentinelServerType::Master;
+        let mut client = SentinelClientBuilder::new(addresses, master, kind)?
+            .set_client_to_redis_db(of_master.db());
+        if let Some(user) = of_master.username() {
+            client = client.set_client_to_redis_username(user);
+        }
+        if let Some(password) = of_master.password() {
+            client = client.set_client_to_redis_password(password);
+        }
+        if let Some(user) = of_sentinels.and_then(RedisConnectionInfo::username) {
+            client = client.set_client_to_sentinel_username(user);
+        }
+        if let Some(password) = of_sentinels.and_then(RedisConnectionInfo::password) {
+            client = client.set_client_to_sentinel_password(password);
+        }
+        if has_tls {
+            client = client.set_client_to_redis_tls_mode(TlsMode::Secure);
+        }
+        if let Some(files) = &files {
+            client = client
+                .set_client_to_redis_certificates(files.clone())
+                .set_client_to_sentinel_certificates(files.clone());
+        }
+        client.build()
+    };
+    build()
         .map(|client| Endpoint::Sentinel(Box::new(Mutex::new(client))))
         .map_err(|error| wrong_url(&error))
 }
@@ -237,5 +295,26 @@ mod tests {
         check("redis+sentinel://a/m?x=hush", false, Some("parameter"));
         check("redis+sentinel://a/m", true, Some("cluster"));
         check("redis+sentinel://:hush@a/m/x", false, Some("invalid"));
+    }
+
+    #[test]
+    fn files_of_tls_need_a_url_of_tls() {
+        let check = |url: &str, cluster: bool, is_taken: bool| {
+            let settings = RedisSettings {
+                cluster,
+                tls: Some(tls::RedisTls::default()),
+                ..RedisSettings::new(url.to_owned(), "replica".to_owned())
+            };
+            let error = Endpoint::of(&settings).err().map(|e| e.to_string());
+            assert_eq!(error.is_none(), is_taken, "{url}: {error:?}");
+            let names = |error: &String| error.contains("tls: needs a URL of rediss://");
+            assert!(error.iter().all(names), "{error:?}");
+        };
+        check("rediss://a", false, true);
+        check("redis://a", false, false);
+        check("rediss://a,rediss://b", true, true);
+        check("rediss://a,redis://b", true, false);
+        check("rediss+sentinel://a/m", false, true);
+        check("redis+sentinel://a/m", false, false);
     }
 }

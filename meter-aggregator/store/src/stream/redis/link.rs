@@ -40,12 +40,15 @@ struct State {
     /// The runs of the servers that were found fit.
     fit: Option<Vec<String>>,
     failed: Option<(Instant, OpenError)>,
+    /// What a fail-over may lose was said.
+    is_warned: bool,
 }
 
 /// Holds the session, and makes a new one where it breaks.
 pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     allow_volatile: bool,
+    replicas: u32,
     timeout: Duration,
     state: Mutex<State>,
     /// About what fails.
@@ -72,6 +75,7 @@ impl Link {
         Ok(Arc::new(Self {
             endpoint: Endpoint::of(settings)?,
             allow_volatile: settings.allow_volatile,
+            replicas: settings.replicas,
             timeout: settings.timeout,
             state: Mutex::default(),
             said: Seldom::default(),
@@ -122,7 +126,11 @@ impl Link {
         session: Option<Session>,
         state: &mut State,
     ) -> Result<Session, OpenError> {
-        let away = |error: RedisError| OpenError::Unavailable(error.to_string());
+        let away = |error: RedisError| match error.kind() {
+            // Such as a key that is not its certificate's.
+            ErrorKind::InvalidClientConfig => OpenError::Settings(error.to_string()),
+            _ => OpenError::Unavailable(error.to_string()),
+        };
         let connections = match session {
             Some(session) => session.connections,
             None => {
@@ -138,6 +146,9 @@ impl Link {
         if state.fit.as_ref() != Some(&runs) {
             state.fit = None;
             durable::check(first, self.allow_volatile).await?;
+            if let Some(what) = self.warning(state) {
+                tracing::warn!("{what}");
+            }
             tracing::info!("connected to the stream's Redis");
             state.fit = Some(runs);
         }
@@ -146,6 +157,13 @@ impl Link {
             number: state.sessions,
             looked: Instant::now(),
         })
+    }
+
+    /// What a fail-over may lose: said once, whatever server comes later.
+    fn warning(&self, state: &mut State) -> Option<&'static str> {
+        let is_warned = std::mem::replace(&mut state.is_warned, true);
+        let what = durable::missed(self.endpoint.fails_over(), self.replicas);
+        what.filter(|_| !is_warned)
     }
 
     /// Says now and then why a call failed, and gives its session up where that is of no
@@ -171,5 +189,32 @@ impl Link {
         {
             state.session = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fail_over_loses_is_said_once() {
+        let check = |url: &str, cluster: bool, replicas: u32, expected: bool| {
+            let settings = RedisSettings {
+                cluster,
+                replicas,
+                ..RedisSettings::new(url.to_owned(), "a".to_owned())
+            };
+            let link = Link::new(&settings).unwrap();
+            let mut state = State::default();
+            let warning = link.warning(&mut state);
+            assert_eq!(warning.is_some(), expected, "{url} {replicas}");
+            assert!(warning.is_none_or(|what| what.contains("stream.redis.replicas")));
+            assert_eq!(link.warning(&mut state), None);
+        };
+        check("redis+sentinel://a/primary", false, 0, true);
+        check("redis+sentinel://a/primary", false, 1, false);
+        check("redis://a,redis://b", true, 0, true);
+        check("redis://a,redis://b", true, 2, false);
+        check("redis://a", false, 0, false);
     }
 }

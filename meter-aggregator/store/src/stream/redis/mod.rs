@@ -15,6 +15,7 @@ mod endpoint;
 mod entry;
 mod link;
 mod reader;
+mod tls;
 mod wait;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -23,8 +24,9 @@ use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Semaphore;
-use weir_meter_core::lease::Shard;
+use weir_meter_core::{lag::Oldest, lease::Shard};
 
+pub use self::tls::RedisTls;
 use self::{
     entry::Id,
     link::{Link, Used},
@@ -42,14 +44,15 @@ const GROUP: &str = "weir";
 /// The most KiB of events that are on their way to Redis.
 const QUEUED_MAX_KIB: u32 = 48 << 10;
 
+const CLAIM_SCRIPT: &str = include_str!("claim.lua");
 const WAITING_SCRIPT: &str = include_str!("waiting.lua");
 
 /// Where Redis is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     /// `redis://user:password@host:port/db`, or `rediss://…` for TLS with the
-    /// system's roots (or those of `SSL_CERT_FILE`). What is special in a user or a
-    /// password is percent-encoded. Several, separated by commas, for a cluster. Behind
+    /// system's roots (or those of `SSL_CERT_FILE`, or of [`Self::tls`]). What is special in
+    /// a user or a password is percent-encoded. Several, separated by commas, for a cluster. Behind
     /// sentinels `redis+sentinel://user:password@host:port,host:port/master/db`, where the
     /// hosts are those of sentinels, with `rediss+sentinel` for TLS; a password of theirs
     /// comes behind it as `?sentinel=user:password`.
@@ -61,6 +64,8 @@ pub struct RedisSettings {
     pub url: String,
     /// Whether it is a cluster.
     pub cluster: bool,
+    /// Files for the TLS of such a URL: of servers and sentinels.
+    pub tls: Option<RedisTls>,
     /// What the names of the streams begin with; `weir:usage` in most places.
     pub prefix: String,
     /// Who reads, among replicas: its id, which no other has.
@@ -84,6 +89,7 @@ impl RedisSettings {
         Self {
             url,
             cluster: false,
+            tls: None,
             prefix: "weir:usage".to_owned(),
             consumer,
             timeout: Duration::from_secs(5),
@@ -110,6 +116,7 @@ impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
             .field("cluster", &self.cluster)
+            .field("tls", &self.tls)
             .field("prefix", &self.prefix)
             .field("consumer", &self.consumer)
             .field("timeout", &self.timeout)
@@ -167,46 +174,47 @@ impl RedisStream {
         let stream = Self::new(settings)?;
         stream.link.session().await?;
         if let Some(first) = Shard::all().next() {
-            stream.belongs_here(first).await.map_err(OpenError::Unfit)?;
+            stream.belongs_here(first).await?;
         }
         Ok(stream)
     }
 
     /// Whether a shard's stream is this ledger's, or nobody's yet; then it is from now on.
     /// What Redis lost is taken anew.
-    async fn belongs_here(&self, shard: Shard) -> Result<(), String> {
+    async fn belongs_here(&self, shard: Shard) -> Result<(), OpenError> {
         let ours = &self.settings.ledger;
         if ours.is_empty() {
             return Ok(());
         }
-        let used = self
-            .link
-            .session()
-            .await
-            .map_err(|error| error.to_string())?;
+        let used = self.link.session().await?;
         let key = self.settings.ledger_key(shard);
-        let mut commands = redis::pipe();
-        commands.cmd("SET").arg(&key).arg(ours).arg("NX");
-        commands.cmd("GET").arg(&key);
-        let asked = async { used.of(shard)?.query_all(&commands).await };
-        let answers = match within(self.settings.timeout, asked).await {
-            Ok(answers) => answers,
+        match within(self.settings.timeout, self.owner(&used, shard, &key)).await {
+            Ok(found) if found == *ours => Ok(()),
+            Ok(found) => Err(OpenError::Unfit(format!(
+                "{key} says that another ledger books what is here ({found}); give each ledger \
+                 a prefix"
+            ))),
+            // What it says now it may not say later.
             Err(error) => {
                 self.link.failed(&used, &error).await;
-                return Err(error.to_string());
+                Err(OpenError::Unavailable(error.to_string()))
             }
-        };
-        let found: Option<String> = answers
-            .into_iter()
-            .last()
-            .and_then(|answer| redis::from_redis_value(answer).ok());
-        match found {
-            Some(found) if found == *ours => Ok(()),
-            found => Err(format!(
-                "{key} says that another ledger books what is here ({}); give each ledger a prefix",
-                found.unwrap_or_default()
-            )),
         }
+    }
+
+    /// The ledger whose a shard's stream is: ours where it was nobody's. Looks before it
+    /// writes, which a Redis may refuse for now.
+    async fn owner(&self, used: &Used, shard: Shard, key: &str) -> RedisResult<String> {
+        let connection = used.of(shard)?;
+        let found = connection.query(redis::cmd("GET").arg(key)).await?;
+        let found: Option<String> = redis::from_redis_value(found)?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let mut claim = redis::cmd("EVAL");
+        claim.arg(CLAIM_SCRIPT).arg(1).arg(key);
+        let claimed = connection.query(claim.arg(&self.settings.ledger)).await?;
+        Ok(redis::from_redis_value(claimed)?)
     }
 
     async fn add(&self, used: &Used, events: Vec<Event>) -> RedisResult<()> {
@@ -245,7 +253,7 @@ impl RedisStream {
         Ok(Waiting {
             lane: Lane::Of(shard),
             entries,
-            oldest_ms: oldest,
+            oldest: oldest.map(Oldest::at),
         })
     }
 }
@@ -286,7 +294,7 @@ impl Transport for RedisStream {
         };
         let key = self.settings.key(shard);
         let belongs = self.belongs_here(shard).await;
-        belongs.map_err(StreamError::Unavailable)?;
+        belongs.map_err(|error| StreamError::Unavailable(error.to_string()))?;
         let reader = Reader::begin(&self.link.endpoint, &self.settings, key).await?;
         Ok(Box::new(reader))
     }

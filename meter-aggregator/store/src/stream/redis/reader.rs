@@ -41,6 +41,7 @@ const TRIM: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 1_000 })
 /// Consumers that read nothing for so long are forgotten.
 const FORGET: Duration = Duration::from_secs(3_600);
 
+const CREATE_SCRIPT: &str = include_str!("create.lua");
 const TRIM_SCRIPT: &str = include_str!("trim.lua");
 const FORGET_SCRIPT: &str = include_str!("forget.lua");
 const MISSED_SCRIPT: &str = include_str!("missed.lua");
@@ -70,8 +71,8 @@ struct More {
     entries: Vec<Entry>,
     /// Was pending, and is gone.
     deleted: Vec<Id>,
-    /// Is gone without having been delivered, in words.
-    missed: Option<String>,
+    /// So many are gone without having been delivered.
+    missed: usize,
     /// There is no more now.
     is_all: bool,
 }
@@ -138,15 +139,13 @@ impl Reader {
         })
     }
 
-    /// Creates group and stream, where a read found that they are not there, and not before:
-    /// a Redis without room refuses even to look. All that is there is new to the group.
-    async fn create_group(&self) -> RedisResult<()> {
-        let mut command = redis::cmd("XGROUP");
-        command.arg("CREATE").arg(&self.key).arg(GROUP);
-        let created = self.call(command.arg("0").arg("MKSTREAM")).await;
-        match created {
+    /// Creates group and stream, where a read found that they are not there. All that is
+    /// there is new to the group. `false` where it was there: the shard's slot moved to
+    /// another server of the cluster.
+    async fn create_group(&self) -> RedisResult<bool> {
+        match self.run(CREATE_SCRIPT, &[GROUP]).await {
             Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
-            _ => Ok(()),
+            created => Ok(created.is_ok()),
         }
     }
 
@@ -180,10 +179,13 @@ impl Reader {
             let more = self.more(count, block.unwrap_or_default()).await?;
             let deleted = more.deleted.iter();
             let lost = deleted.filter(|id| !self.unbooked.contains(id) && !ids.contains(*id));
-            chunk
-                .lost
-                .extend(lost.map(|id| format!("{} {id}", self.key)));
-            chunk.lost.extend(more.missed);
+            for id in lost {
+                chunk.lose(format!("{} {id}", self.key), 1);
+            }
+            if let missed @ 1.. = more.missed {
+                let what = format!("{} {missed} entries that were never read", self.key);
+                chunk.lose(what, missed);
+            }
             for entry in more.entries {
                 // What was claimed may be claimed again, and is handed out once.
                 if self.unbooked.contains(&entry.id) || !ids.insert(entry.id) {
@@ -229,14 +231,16 @@ impl Reader {
         };
         match more {
             Err(Fault::Redis(error)) if is_gone(&error) => {
-                if std::mem::take(&mut self.has_group) {
+                let had_group = std::mem::take(&mut self.has_group);
+                let created = self.create_group().await;
+                if had_group && !matches!(created, Ok(false)) {
                     tracing::error!(
                         stream = self.key,
                         "Redis lost the group of a stream, and maybe events that were not \
                          booked; what is there is read again"
                     );
                 }
-                self.create_group().await.map_err(unavailable)?;
+                created.map_err(unavailable)?;
                 self.claim = Claim::ALL;
                 Ok(More::default())
             }
@@ -296,8 +300,7 @@ impl Reader {
         Ok(More {
             entries: claimed.entries,
             deleted: claimed.deleted,
-            missed: (missed > 0_i64)
-                .then(|| format!("{} {missed} entries that were never read", self.key)),
+            missed,
             is_all: false,
         })
     }
@@ -321,7 +324,7 @@ impl Reader {
     async fn tidy(&mut self) -> RedisResult<()> {
         let is_due = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
         if self.is_untrimmed && is_due(self.trimmed, TRIM) {
-            self.run(TRIM_SCRIPT, &[]).await?;
+            self.run(TRIM_SCRIPT, &[GROUP]).await?;
             self.is_untrimmed = false;
             self.trimmed = Some(Instant::now());
         }

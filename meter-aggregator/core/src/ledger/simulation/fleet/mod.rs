@@ -365,7 +365,7 @@ mod native {
     /// The world tells right from wrong: each of these is found, by so many seeds.
     #[test]
     fn what_is_broken_in_a_fleet_is_found() {
-        for (mutant, most) in [
+        let mutants = [
             (Mutant::NoCheck, 50),
             (Mutant::SameEpoch, 50),
             (Mutant::OldSender, 200),
@@ -375,11 +375,7 @@ mod native {
             (Mutant::NoClaim, 200),
             (Mutant::OffsetFirst, 50),
             (Mutant::Asleep, 2_000),
-        ] {
-            let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, mutant)).is_err();
-            let found = (0..most).find(fails);
-            println!("{mutant:?}: found by seed {found:?}");
-            assert!(found.is_some(), "{mutant:?} was not found by {most} seeds");
-        }
+        ];
+        super::super::each_is_found(&mutants, run);
     }
 }

@@ -1,8 +1,11 @@
-//! Redis that stops, forgets, is full, or is tampered with.
+//! Redis that stops, forgets, or is tampered with.
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -132,11 +135,15 @@ async fn wait_until(mut is_so: impl FnMut() -> bool) {
 async fn crashes_lose_nothing() {
     let server = Arc::new(Server::start());
     let stream = server.stream("a").await;
+    let is_killed = Arc::new(AtomicBool::new(false));
     let appending = tokio::spawn({
-        let stream = Arc::clone(&stream);
+        let (stream, is_killed) = (Arc::clone(&stream), Arc::clone(&is_killed));
         async move {
             let mut acknowledged = BTreeSet::new();
-            for n in 0..400 {
+            let mut n = 0;
+            // As long as it is killed, and for a while.
+            while n < 400 || !is_killed.load(Ordering::Acquire) {
+                n += 1;
                 let part = events(3, &format!("part {n}"), 5);
                 if stream.append(part.clone()).await.is_ok() {
                     acknowledged.extend(texts(&part));
@@ -149,13 +156,14 @@ async fn crashes_lose_nothing() {
         }
     });
     let killing = tokio::task::spawn_blocking({
-        let server = Arc::clone(&server);
+        let (server, is_killed) = (Arc::clone(&server), Arc::clone(&is_killed));
         move || {
             for wait_ms in [150, 90, 210, 60, 120] {
                 std::thread::sleep(Duration::from_millis(wait_ms));
                 server.kill();
                 server.start_again();
             }
+            is_killed.store(true, Ordering::Release);
         }
     });
     // The ledger: what it has is kept, whatever becomes of the stream.
@@ -164,7 +172,7 @@ async fn crashes_lose_nothing() {
     let lane = stream.lanes()[3];
     let mut reader = None;
     loop {
-        assert!(begun.elapsed() < LONG * 2);
+        assert!(begun.elapsed() < LONG * 6);
         let is_over = appending.is_finished() && killing.is_finished();
         if reader.is_none() {
             reader = stream.reader(lane, 0).await.ok();
@@ -274,6 +282,24 @@ async fn what_a_stranger_deletes_is_told_as_lost() {
 }
 
 #[tokio::test]
+async fn entries_that_were_never_read_are_counted() {
+    let server = Server::start();
+    let stream = server.stream("a").await;
+    stream.append(events(3, "booked", 1)).await.unwrap();
+    let mut reading = Reading::begin(&stream, 3, 0).await;
+    reading.take(1).await;
+    reading.book().await;
+    for n in 0..3 {
+        let gone = events(3, &format!("gone {n}"), 2);
+        stream.append(gone).await.unwrap();
+    }
+    server.run::<redis::Value>(&["XTRIM", KEY, "MAXLEN", "0"]);
+    let mut reading = reading.again(None).await;
+    let chunk = reading.read(10, LONG).await;
+    assert_eq!((chunk.lost.len(), chunk.lost_entries), (1, 3));
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_handed_on_and_stops_nothing() {
     let server = Server::start();
     let check = async |fields: &[&str], id: &str, expected: &[&str]| {
@@ -292,26 +318,6 @@ async fn what_is_not_ours_is_handed_on_and_stops_nothing() {
     // Such as a clock of the year 584,554,051 gives.
     let late = "18446744073709551615-0";
     check(&["e", "x"], late, &["x"]).await;
-}
-
-#[tokio::test]
-async fn a_full_redis_takes_nothing_and_keeps_all() {
-    let server = Server::start();
-    let stream = server.stream("a").await;
-    let mut reading = Reading::begin(&stream, 3, 0).await;
-    assert!(reading.is_empty().await);
-    stream.append(events(3, "before", 10)).await.unwrap();
-    server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
-    let refused = stream.append(events(3, "refused", 10)).await;
-    assert_eq!(refused, Err(AppendError::Busy));
-    // What is there can be read, booked and trimmed, which makes room.
-    let mut reading = reading.again(None).await;
-    assert_eq!(reading.take(10).await, texts(&events(3, "before", 10)));
-    reading.book().await;
-    assert_eq!(server.run::<u64>(&["XLEN", KEY]), 0);
-    server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
-    stream.append(events(3, "after", 10)).await.unwrap();
-    assert_eq!(reading.take(10).await, texts(&events(3, "after", 10)));
 }
 
 #[tokio::test]
@@ -418,6 +424,33 @@ async fn what_anybody_needs_is_not_trimmed() {
     reader.booked().await.unwrap();
     reader.read(1, SHORT).await.unwrap();
     assert_eq!(server.run::<u64>(&["XLEN", KEY]), 0);
+}
+
+/// Another group may be there before ours is, or where ours is no more.
+#[tokio::test]
+async fn what_strangers_read_is_not_trimmed_before_we_did() {
+    for was_there in [false, true] {
+        let server = Server::start();
+        let stream = server.stream("a").await;
+        if was_there {
+            stream.append(events(3, "before", 1)).await.unwrap();
+            let mut reading = Reading::begin(&stream, 3, 0).await;
+            reading.take(1).await;
+            reading.book().await;
+            server.run::<()>(&["XGROUP", "DESTROY", KEY, "weir"]);
+        }
+        let group = ["XGROUP", "CREATE", KEY, "strangers", "0", "MKSTREAM"];
+        server.run::<()>(&group);
+        stream.append(events(3, "first", 10)).await.unwrap();
+        let group = ["XREADGROUP", "GROUP", "strangers", "s", "NOACK"];
+        let read = [&group[..], &["STREAMS", KEY, ">"]].concat();
+        server.run::<redis::Value>(&read);
+        let mut reading = Reading::begin(&stream, 3, 0).await;
+        assert_eq!(reading.take(10).await, texts(&events(3, "first", 10)));
+        assert_eq!(server.run::<u64>(&["XLEN", KEY]), 1, "{was_there}");
+        reading.book().await;
+        assert_eq!(server.run::<u64>(&["XLEN", KEY]), 0, "both have read it");
+    }
 }
 
 #[tokio::test]

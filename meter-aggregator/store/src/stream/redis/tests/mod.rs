@@ -3,6 +3,9 @@
 #![allow(clippy::arithmetic_side_effects)]
 
 mod body;
+mod cluster;
+mod full;
 mod loss;
 mod server;
+mod tls;
 mod ways;

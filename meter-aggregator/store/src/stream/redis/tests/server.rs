@@ -70,8 +70,12 @@ impl Server {
 
     /// A cluster of one.
     pub fn start_cluster() -> Self {
-        let mut server = Self::start_with(&["--appendonly", "yes", "--cluster-enabled", "yes"]);
-        server.is_cluster = true;
+        Self::start_cluster_with(&[])
+    }
+
+    /// The same, with these arguments, too.
+    pub fn start_cluster_with(arguments: &[&str]) -> Self {
+        let server = Self::start_node(arguments);
         server.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
         let end = Instant::now() + Duration::from_secs(20);
         while !server
@@ -81,6 +85,14 @@ impl Server {
             assert!(Instant::now() < end, "the cluster does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
+        server
+    }
+
+    /// One that becomes part of a cluster.
+    pub fn start_node(arguments: &[&str]) -> Self {
+        let node = ["--appendonly", "yes", "--cluster-enabled", "yes"];
+        let mut server = Self::start_with(&[&node[..], arguments].concat());
+        server.is_cluster = true;
         server
     }
 

@@ -1,8 +1,7 @@
-//! Ways to a Redis: TLS, sentinels, users with few rights.
+//! Ways to a Redis: sentinels, users with few rights.
 
 use std::{
     fs,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,10 +14,9 @@ use crate::stream::{
     transport::{OpenError, Transport},
 };
 
-const URL: &str = "WEIR_TEST_REDIS_URL";
-const KEEPS: [&str; 2] = ["--appendonly", "yes"];
+pub const KEEPS: [&str; 2] = ["--appendonly", "yes"];
 
-async fn check_round(stream: &Arc<dyn Transport>) {
+pub async fn check_round(stream: &Arc<dyn Transport>) {
     stream.append(events(3, "one", 10)).await.unwrap();
     let mut reading = Reading::begin(stream, 3, 0).await;
     assert_eq!(reading.take(10).await, texts(&events(3, "one", 10)));
@@ -30,7 +28,7 @@ async fn check_round(stream: &Arc<dyn Transport>) {
 
 /// What the documentation of [`RedisSettings`] says.
 const RIGHTS: &str = "+xadd +xgroup +xreadgroup +xautoclaim +xack +xtrim +xinfo +xpending \
-                      +xrange +xlen +exists +eval +info";
+                      +xrange +xlen +exists +eval +get +set +info";
 
 #[tokio::test]
 async fn a_user_with_few_rights_is_enough() {
@@ -45,6 +43,7 @@ async fn a_user_with_few_rights_is_enough() {
         rules.extend(more.split_whitespace());
         server.run::<()>(&rules);
         let mut settings = server.settings("a");
+        settings.ledger = "one".to_owned();
         settings.url = format!("redis://meter:hush%2Fhush@127.0.0.1:{}/", server.port);
         assert!(!format!("{settings:?}").contains("hush"));
         let stream = RedisStream::open(settings.clone()).await.unwrap();
@@ -90,7 +89,7 @@ async fn a_redis_that_is_away_is_waited_for_as_long_as_set() {
         assert_eq!(refused, Err(AppendError::Failed));
         assert!(stream.waiting().await.is_err());
         assert!(stream.reader(stream.lanes()[0], 0).await.is_err());
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20));
     }
 }
 
@@ -123,7 +122,7 @@ async fn sentinels_say_where_the_master_is() {
     check_round(&stream).await;
     // The replica has to have all, and the sentinel to know it, before it can take over.
     stream.append(events(3, "waits", 10)).await.unwrap();
-    let end = Instant::now() + Duration::from_secs(40);
+    let end = Instant::now() + Duration::from_secs(120);
     let is_ready = || {
         let info = sentinel.run::<String>(&["INFO", "sentinel"]);
         let state = replica.run::<String>(&["INFO", "replication"]);
@@ -157,7 +156,7 @@ async fn an_event_is_acknowledged_by_as_many_replicas_as_set() {
     let port = master.port.to_string();
     let follows = ["--replicaof", "127.0.0.1", &port];
     let replica = Server::start_with(&[&KEEPS[..], &follows].concat());
-    let end = Instant::now() + Duration::from_secs(40);
+    let end = Instant::now() + Duration::from_secs(120);
     while !replica
         .run::<String>(&["INFO", "replication"])
         .contains("link_status:up")
@@ -165,9 +164,9 @@ async fn an_event_is_acknowledged_by_as_many_replicas_as_set() {
         assert!(Instant::now() < end, "the replica does not follow");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    for (replicas, expected) in [(1, Ok(())), (2, Err(AppendError::Failed))] {
+    for (replicas, timeout_s, expected) in [(1, 20, Ok(())), (2, 2, Err(AppendError::Failed))] {
         let settings = RedisSettings {
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(timeout_s),
             replicas,
             ..master.settings("a")
         };
@@ -186,57 +185,6 @@ async fn an_event_is_acknowledged_by_as_many_replicas_as_set() {
     let refused = stream.append(events(3, "one", 1_200)).await;
     assert_eq!(refused, Err(AppendError::Failed));
     assert_eq!(cluster.run::<u64>(&["XLEN", "{weir:usage:3}:events"]), 3);
-}
-
-/// The roots are read from the environment, which is the process's: so another one
-/// is the client.
-#[test]
-fn a_server_is_believed_by_its_certificate() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
-    fs::write(&certificate, made.cert.pem()).unwrap();
-    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let port = free_port();
-    let tls_port = port.to_string();
-    let files = [
-        ["--tls-port", &tls_port],
-        ["--tls-cert-file", &certificate],
-        ["--tls-key-file", &key],
-        ["--tls-ca-cert-file", &certificate],
-        ["--tls-auth-clients", "no"],
-    ];
-    let _server = Server::start_with(&[&KEEPS[..], files.as_flattened()].concat());
-    let url = format!("rediss://127.0.0.1:{port}/");
-    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let stranger = path("other.pem");
-    fs::write(&stranger, other.cert.pem()).unwrap();
-    for (roots, is_taken) in [(&certificate, true), (&stranger, false)] {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "stream::redis::tests::ways::client"])
-            .args(["--ignored", "--nocapture"])
-            .env("SSL_CERT_FILE", roots)
-            .env(URL, &url)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.success(), is_taken, "{said}{error}");
-        assert!(said.contains("1 passed") == is_taken, "{said}");
-        assert_eq!(error.contains("certificate"), !is_taken, "{error}");
-    }
-}
-
-#[tokio::test]
-#[ignore = "the process that the test above starts"]
-async fn client() {
-    let provider = rustls::crypto::ring::default_provider();
-    provider.install_default().unwrap();
-    let url = std::env::var(URL).unwrap();
-    let stream = RedisStream::open(RedisSettings::new(url, "a".to_owned()));
-    let stream: Arc<dyn Transport> = Arc::new(stream.await.unwrap());
-    check_round(&stream).await;
 }
 
 /// Two ledgers on the same streams would each bill all.

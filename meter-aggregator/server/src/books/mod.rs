@@ -1,16 +1,14 @@
 //! The ledger and the stream that feeds it, for the async world.
 
+mod lanes;
+
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 use weir_meter_core::{
@@ -18,23 +16,15 @@ use weir_meter_core::{
     ledger::book,
 };
 use weir_meter_store::{
+    DatabaseError,
     ledger::{Ledger, LedgerError},
-    stream::{Chunk, Lane, LaneReader, StreamError, Way},
+    stream::{Lane, StreamError},
 };
 use weir_process::now_ms;
 use weir_wire::{ids::TenantId, keys::Keyring};
 
-use crate::{
-    config::Billing,
-    fleet::Held,
-    intake::Intake,
-    metrics::Metrics,
-    pool::Pool,
-    sorting::{scope_of, sort},
-};
-
-/// The most events in one booking transaction.
-const BOOK_MAX: usize = 2_000;
+use crate::{config::Billing, fleet::Held, intake::Intake, metrics::Metrics, pool::Pool};
+use lanes::{BOOK_MAX, LaneState};
 
 /// The most requests that are booked in one transaction because their time is up.
 const WAITING_MAX: usize = 1_000;
@@ -44,6 +34,12 @@ const DAY_MS: i64 = 86_400_000;
 
 /// How long whoever wants all of a shared stream booked waits for that.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// For how long something is waited for of a lane that is to be booked up, at a time.
+const SETTLE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often it is looked then how far it is, as long as there is more.
+const SETTLE_LOOK: Duration = Duration::from_millis(500);
 
 /// The ledger and what feeds it.
 #[derive(Clone)]
@@ -71,21 +67,6 @@ struct Inner {
     keys: Option<Arc<Keyring>>,
 }
 
-/// How far a lane is read here.
-struct LaneState {
-    lane: Lane,
-    /// Who holds it, books.
-    reading: Mutex<Option<Reading>>,
-    /// The number of what was booked last.
-    booked: AtomicI64,
-}
-
-struct Reading {
-    /// As what it is read; another holder's reader begins anew.
-    held: Held,
-    reader: Box<dyn LaneReader>,
-}
-
 /// Why nothing could be booked.
 #[derive(Debug, thiserror::Error)]
 pub enum BookError {
@@ -97,8 +78,8 @@ pub enum BookError {
     Stream(#[from] StreamError),
 }
 
-impl From<rusqlite::Error> for BookError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<DatabaseError> for BookError {
+    fn from(error: DatabaseError) -> Self {
         Self::Stream(StreamError::Unavailable(error.to_string()))
     }
 }
@@ -113,15 +94,7 @@ impl Books {
         metrics: Metrics,
         (billing, keys): (Billing, Option<Arc<Keyring>>),
     ) -> Self {
-        let lanes = intake
-            .transport()
-            .lanes()
-            .into_iter()
-            .map(|lane| LaneState {
-                lane,
-                reading: Mutex::default(),
-                booked: AtomicI64::new(0),
-            });
+        let lanes = intake.transport().lanes().into_iter().map(LaneState::of);
         Self(Arc::new(Inner {
             lanes: lanes.collect(),
             ledgers,
@@ -241,136 +214,6 @@ impl Books {
         self.0.ledgers.looking.with(work).await
     }
 
-    /// How many lanes the stream has.
-    pub fn lanes(&self) -> usize {
-        self.0.lanes.len()
-    }
-
-    /// Books what comes next in a lane, and says how many events that were. Where there is
-    /// nothing it waits for `patience`; where the lane is another's it does nothing.
-    pub async fn step(&self, lane: usize, patience: Duration) -> Result<usize, BookError> {
-        let Some(state) = self.0.lanes.get(lane) else {
-            return Ok(0);
-        };
-        let mut reading = state.reading.lock().await;
-        let outcome = self.step_on(state, &mut reading, patience).await;
-        match &outcome {
-            Ok(count) => self.0.metrics.booked(*count),
-            Err(_) => self.0.metrics.booking_failed(),
-        }
-        if outcome.is_err() {
-            // What was not booked is read again.
-            *reading = None;
-        }
-        outcome
-    }
-
-    async fn step_on(
-        &self,
-        state: &LaneState,
-        slot: &mut Option<Reading>,
-        patience: Duration,
-    ) -> Result<usize, BookError> {
-        let Some(held) = self.grip(state.lane) else {
-            *slot = None;
-            return Ok(0);
-        };
-        if slot.as_ref().is_some_and(|reading| reading.held != held) {
-            *slot = None;
-        }
-        let progress = self.0.intake.progress(state.lane);
-        let reading = match slot {
-            Some(reading) => reading,
-            None => {
-                let after = match progress.clone() {
-                    Some(name) => self.with(move |ledger| ledger.progress(&name)).await?,
-                    None => 0,
-                };
-                state.booked.store(after, Ordering::Release);
-                let transport = self.0.intake.transport();
-                let reader = transport.reader(state.lane, after).await?;
-                slot.insert(Reading {
-                    held: held.clone(),
-                    reader,
-                })
-            }
-        };
-        let chunk = reading.reader.read(BOOK_MAX, patience).await?;
-        self.tell_lost(&chunk);
-        let (Some((last, _)), count) = (chunk.events.last(), chunk.events.len()) else {
-            return Ok(0);
-        };
-        let last = *last;
-        self.0.intake.has_read();
-        self.book(state.lane, chunk.events, held, progress).await?;
-        reading.reader.booked().await?;
-        state.booked.store(last, Ordering::Release);
-        Ok(count)
-    }
-
-    /// What must be held to book a lane; `None` where it is not.
-    fn grip(&self, lane: Lane) -> Option<Held> {
-        let held = self.0.held.borrow();
-        match (lane, &*held) {
-            (_, Held::Whole) => Some(Held::Whole),
-            (Lane::Whole, all) => all.is_all().then(|| all.clone()),
-            (Lane::Of(shard), Held::Shards(shards)) => {
-                let epoch = shards.get(&shard)?;
-                Some(Held::Shards(BTreeMap::from([(shard, *epoch)])))
-            }
-        }
-    }
-
-    /// Books what was read of a lane.
-    async fn book(
-        &self,
-        lane: Lane,
-        texts: Vec<(i64, String)>,
-        held: Held,
-        progress: Option<String>,
-    ) -> Result<(), BookError> {
-        let inner = Arc::clone(&self.0);
-        let booked = self.with(move |ledger| {
-            let last = texts.last().map_or(0, |(position, _)| *position);
-            let position = progress.as_deref().map(|name| (name, last));
-            let rules = inner.billing.rules();
-            let (groups, strange) = sort(lane, texts, &held, inner.keys.as_deref())?;
-            if !strange.is_empty() {
-                let count = strange.len();
-                ledger.set_aside(&strange, None, Way::Stream, now_ms())?;
-                tracing::error!(count, "the stream holds what is no event of its partition");
-            }
-            // Of one group the stream's number is written with it, of several after all.
-            let is_one = groups.len() <= 1;
-            let mut any = None;
-            for (scope, events) in groups {
-                let position = position.filter(|_| is_one);
-                ledger.book(scope, events, &rules, now_ms(), position)?;
-                any = Some(scope);
-            }
-            match (position, any.or_else(|| scope_of(lane, &held))) {
-                (Some((name, last)), Some(scope)) if !is_one || any.is_none() => ledger
-                    .transaction(scope, |change| {
-                        weir_meter_core::ledger::Books::set_progress(change, name, last)
-                    }),
-                _ => Ok(()),
-            }
-        });
-        Ok(booked.await?)
-    }
-
-    fn tell_lost(&self, chunk: &Chunk) {
-        if chunk.lost.is_empty() {
-            return;
-        }
-        self.0.metrics.lost(chunk.lost.len());
-        tracing::error!(
-            count = chunk.lost.len(),
-            first = chunk.lost.first(),
-            "somebody else trimmed the stream: entries were never booked, and are gone"
-        );
-    }
-
     /// Books all that the stream holds now, and takes note of what was set aside. Of a
     /// shared stream it waits for the others, too; for a while.
     pub async fn book_all(&self) -> Result<(), BookError> {
@@ -459,17 +302,44 @@ impl Books {
 
     /// Books all there is of what is held here, and waits for no second witness: the books
     /// are closed.
+    ///
+    /// # Errors
+    /// Also where a shared stream still holds what was taken before: try again.
     pub async fn close(&self, scope: Scope) -> Result<(), BookError> {
         match scope.shard() {
             None => self.book_all().await?,
             Some(shard) => {
                 let of_it = |state: &LaneState| state.lane == Lane::Of(shard);
-                let lane = self.0.lanes.iter().position(of_it).unwrap_or(0);
-                while self.step(lane, Duration::ZERO).await? > 0 {}
+                match self.0.lanes.iter().position(of_it) {
+                    Some(lane) => self.settle_lane(lane).await?,
+                    None => self.book_all().await?,
+                }
                 self.note().await?;
             }
         }
         Ok(self.book_waiting(scope, true).await?)
+    }
+
+    /// Books what a lane held when this was begun.
+    async fn settle_lane(&self, number: usize) -> Result<(), BookError> {
+        let Some(state) = self.0.lanes.get(number) else {
+            return Ok(());
+        };
+        let (begun, begun_ms) = (Instant::now(), now_ms());
+        let mut looked = begun;
+        while begun.elapsed() < SETTLE_MAX {
+            let count = self.step(number, SETTLE_PATIENCE).await?;
+            // What comes meanwhile is for the next one: there may always be more.
+            if count == 0 || looked.elapsed() >= SETTLE_LOOK {
+                looked = Instant::now();
+                self.0.intake.look().await?;
+                if self.0.intake.is_lane_booked_upto(state.lane, begun_ms) {
+                    return Ok(());
+                }
+            }
+        }
+        let why = "a lane holds more than could be booked in time";
+        Err(StreamError::Unavailable(why.to_owned()).into())
     }
 
     /// Lets a part of what is too old go; says whether there is more.
