@@ -12,7 +12,11 @@ use weir_meter_store::{
 };
 use weir_process::now_ms;
 
-use crate::{books::BookError, fleet, pool::Pool};
+use crate::{
+    books::BookError,
+    fleet,
+    pool::{Pool, broken_off},
+};
 
 /// How long producers are told to stay away where too much waits, in seconds.
 const FULL_RETRY_S: u64 = 10;
@@ -41,10 +45,16 @@ pub struct Shared {
     transport: Arc<dyn Transport>,
     ledgers: Arc<Pool>,
     mark: Mark,
-    /// What waited when that was last asked, and when it was.
-    waiting: Mutex<(i64, Vec<Waiting>)>,
+    waiting: Mutex<Looked>,
     /// Grows when something was appended here, or read.
     tail: watch::Sender<i64>,
+}
+
+/// What waited when that was last asked.
+struct Looked {
+    /// When it was, milliseconds of the Unix epoch.
+    at_ms: i64,
+    lanes: Vec<Waiting>,
 }
 
 /// Quarantine can't be read or changed.
@@ -84,7 +94,10 @@ impl Intake {
             transport,
             ledgers,
             mark,
-            waiting: Mutex::new((now_ms(), Vec::new())),
+            waiting: Mutex::new(Looked {
+                at_ms: now_ms(),
+                lanes: Vec::new(),
+            }),
             tail: watch::Sender::new(0),
         })
     }
@@ -246,9 +259,9 @@ impl Intake {
                 transport.note_booked(lane, number);
             }
         }
-        let asked_ms = now_ms();
-        let waiting = transport.waiting().await?;
-        *locked(&shared.waiting) = (asked_ms, waiting);
+        let at_ms = now_ms();
+        let lanes = transport.waiting().await?;
+        *locked(&shared.waiting) = Looked { at_ms, lanes };
         Ok(())
     }
 
@@ -268,7 +281,7 @@ impl Intake {
             Self::Embedded { stream, .. } => stream.spooled().events() == 0,
             Self::Shared(shared) => {
                 let waiting = locked(&shared.waiting);
-                waiting.1.iter().all(|lane| has_none_before(lane, ms))
+                waiting.lanes.iter().all(|lane| has_none_before(lane, ms))
             }
         }
     }
@@ -279,14 +292,14 @@ impl Intake {
             Self::Embedded { .. } => self.is_booked_upto(ms),
             Self::Shared(shared) => {
                 let waiting = locked(&shared.waiting);
-                let mut of_it = waiting.1.iter().filter(|waiting| waiting.lane == lane);
+                let mut of_it = waiting.lanes.iter().filter(|waiting| waiting.lane == lane);
                 of_it.next().is_some_and(|lane| has_none_before(lane, ms))
             }
         }
     }
 
     /// By when the oldest of what waits was taken, milliseconds of the Unix epoch, as far as
-    /// it was looked; of the embedded stream since when nothing was booked, as far as it was looked.
+    /// it was looked; of the embedded stream since when nothing was booked.
     pub fn oldest_ms(&self) -> Option<i64> {
         match self {
             Self::Embedded { stream, stuck, .. } => {
@@ -299,7 +312,7 @@ impl Intake {
                 stuck.map(|(_, since_ms)| since_ms)
             }
             Self::Shared(shared) => locked(&shared.waiting)
-                .1
+                .lanes
                 .iter()
                 .filter_map(|lane| lane.oldest.map(|oldest| oldest.by_ms))
                 .min(),
@@ -311,7 +324,7 @@ impl Intake {
     pub fn known_ms(&self) -> Option<i64> {
         match self {
             Self::Embedded { .. } => None,
-            Self::Shared(shared) => Some(locked(&shared.waiting).0),
+            Self::Shared(shared) => Some(locked(&shared.waiting).at_ms),
         }
     }
 
@@ -345,8 +358,7 @@ impl Intake {
             Self::Embedded { reader, .. } => {
                 let reader = Arc::clone(reader);
                 let read = tokio::task::spawn_blocking(move || of_stream(&locked(&reader)));
-                let broken_off = DatabaseError::Misused("the work was broken off");
-                Ok(read.await.unwrap_or(Err(broken_off))?)
+                Ok(read.await.unwrap_or_else(|_| Err(broken_off()))?)
             }
         }
     }
@@ -366,7 +378,7 @@ impl Shared {
     fn entries(&self) -> u64 {
         let waiting = locked(&self.waiting);
         waiting
-            .1
+            .lanes
             .iter()
             .fold(0, |sum: u64, lane| sum.saturating_add(lane.entries))
     }

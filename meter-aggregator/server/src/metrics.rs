@@ -5,7 +5,6 @@
 //! replicas each tells the same of it, so take their maximum.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -20,8 +19,7 @@ use weir_meter_core::{
     hour::Hour,
     intent::State,
     lag::{self, Behind, Problems, Seen, Watch},
-    ledger::DiscrepancyKind,
-    meter::Meter,
+    ledger::{DiscrepancyKind, plan::Billable as _},
 };
 use weir_process::now_ms;
 
@@ -262,11 +260,11 @@ impl Metrics {
             let gauge = counted.discrepancies.with_label_values(&[kind.as_str()]);
             gauge.set(found.map_or(0, |count| count.count));
         }
-        let (billable, policy) = (parts.sender.billable(), &books.billing().policy);
-        let meters: BTreeSet<&Meter> = parts.sender.stripe.configured_meters().collect();
+        let policy = &books.billing().policy;
+        let configured = parts.sender.configured();
         let hours = unbilled
             .into_iter()
-            .filter(|(tenant, meter, _)| billable.contains(tenant) && meters.contains(meter))
+            .filter(|(tenant, meter, _)| configured.is_billable(tenant, meter))
             .map(|(_, _, hour)| hour);
         let problem = self.problems().first().map(str::to_owned);
         let seen = Seen {

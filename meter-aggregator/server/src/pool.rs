@@ -64,16 +64,17 @@ impl Pool {
             };
             let outcome = match &mut borrowed.ledger {
                 Some(ledger) => work(ledger),
-                None => Err(broken_off()),
+                None => Err(broken_off().into()),
             };
             drop(borrowed);
             drop(permit);
             outcome
         });
-        task.await.unwrap_or_else(|_| Err(broken_off()))
+        task.await.unwrap_or_else(|_| Err(broken_off().into()))
     }
 }
 
-fn broken_off() -> LedgerError {
-    DatabaseError::Misused("the work was broken off").into()
+/// A task that worked on a database did not come to its end.
+pub fn broken_off() -> DatabaseError {
+    DatabaseError::Misused("the work was broken off")
 }

@@ -124,6 +124,15 @@ impl Sender {
         self.billable.clone()
     }
 
+    /// What can be billed at all.
+    pub fn configured(&self) -> impl Billable + use<> {
+        Configured {
+            account: self.stripe.account().to_owned(),
+            tenants: self.billable(),
+            meters: self.stripe.configured_meters().cloned().collect(),
+        }
+    }
+
     /// Begins no call any more; those under way are waited for.
     pub fn stop(&self) {
         self.stop.send_replace(true);
@@ -146,11 +155,7 @@ impl Sender {
     /// Plans the hours that are over, or all there are, and says how many
     /// intents that made.
     pub async fn plan(&self, scope: Scope, all: bool) -> Result<usize, LedgerError> {
-        let configured = Configured {
-            account: self.stripe.account().to_owned(),
-            tenants: self.billable(),
-            meters: self.stripe.configured_meters().cloned().collect(),
-        };
+        let configured = self.configured();
         let policy = self.books.billing().policy.clone();
         self.books
             .with(move |ledger| {
@@ -272,14 +277,8 @@ impl Sender {
 
 /// An error with what caused it.
 fn told(error: &SendError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    let causes = anyhow::Chain::new(error).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 async fn attempt(

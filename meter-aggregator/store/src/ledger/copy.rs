@@ -41,8 +41,9 @@ impl fmt::Display for Copied {
 
 /// Copies a ledger in SQLite, which nobody may write to meanwhile, to one in Postgres that
 /// has nothing yet, or a part of the same; then compares all of it. Tells how many rows
-/// are copied or compared, of how many. The source counts as moved from then on. Run again, it goes on where it was interrupted;
-/// once it is complete it compares anew, as long as nobody worked on the target.
+/// are copied or compared, of how many. The source counts as moved from then on. Run again,
+/// it goes on where it was interrupted; once it is complete it compares anew, as long as
+/// nobody worked on the target.
 ///
 /// # Errors
 /// Where the target has something else, where both are not equal in the end, or where a

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use weir_meter_core::{hour::Hour, meter::Meter};
+use weir_wire::ids::TenantId;
 
 use super::{Ledger, LedgerError, columns, schema::open_states};
 use crate::sql::{self, Row, params};
@@ -109,7 +110,7 @@ impl Ledger {
 
     /// Of each tenant and meter the oldest hour before that one that Stripe does not wholly
     /// have, without what was waived. What waits for the operator is none.
-    pub fn unbilled(&self, before: Hour) -> Result<Vec<(String, Meter, Hour)>, LedgerError> {
+    pub fn unbilled(&self, before: Hour) -> Result<Vec<(TenantId, Meter, Hour)>, LedgerError> {
         let query = "SELECT tenant, meter, MIN(hour) FROM bucket INDEXED BY bucket_open
                      WHERE is_open AND hour < ?1 AND total <> accepted + waived
                        AND NOT EXISTS (SELECT 1 FROM intent WHERE intent.hour = bucket.hour
@@ -124,7 +125,11 @@ impl Ledger {
             .connection
             .prepare_cached(query)?
             .query_map([before.0], |row| {
-                Ok((row.get(0)?, columns::meter(row, 1)?, columns::hour(row, 2)?))
+                Ok((
+                    columns::tenant(row, 0)?,
+                    columns::meter(row, 1)?,
+                    columns::hour(row, 2)?,
+                ))
             })?
             .collect::<sql::Result<_>>()?;
         Ok(rows)
